@@ -1,0 +1,66 @@
+/** Running programs; the only place that imports execa. */
+import { constants } from 'node:os';
+import { execa } from 'execa';
+import { StasisError } from '../core/errors.ts';
+
+export interface RunOptions {
+  readonly signal: AbortSignal | undefined;
+  /** Added to the environment of this process. */
+  readonly env?: Readonly<Record<string, string>>;
+  readonly cwd?: string;
+  readonly input?: string;
+  /** Kill the program after this long; required, because nothing may wait for ever. */
+  readonly timeoutMs: number;
+  /** Keep the program alive when the agent dies, in a session of its own (dumps, restores). */
+  readonly detached?: boolean;
+  /** Extra descriptors 3, 4, … of this process to hand over. */
+  readonly inherit?: readonly number[];
+}
+
+export interface RunResult {
+  /** Exit status; 128 + signal number when a signal ended it, as a shell counts. */
+  readonly status: number;
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Output beyond this is cut: it is only ever used for messages and small JSON. */
+const MAX_OUTPUT_BYTES = 4 * 1024 * 1024;
+
+/**
+ * Runs a program to its end; a non-zero status is a result, not an exception. Throws HOST_UNSUPPORTED when the
+ * program is not installed, DEADLINE_EXCEEDED after timeoutMs, and the signal's reason when cancelled
+ * (the program is then sent SIGTERM, and SIGKILL five seconds later).
+ */
+export async function run(file: string, args: readonly string[], options: RunOptions): Promise<RunResult> {
+  options.signal?.throwIfAborted();
+  const result = await execa(file, args, {
+    reject: false,
+    stripFinalNewline: true,
+    timeout: options.timeoutMs,
+    maxBuffer: MAX_OUTPUT_BYTES,
+    forceKillAfterDelay: 5000,
+    cleanup: options.detached !== true,
+    detached: options.detached === true,
+    stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...(options.inherit ?? [])],
+    ...(options.input === undefined ? {} : { input: options.input }),
+    ...(options.env === undefined ? {} : { env: options.env }),
+    ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
+    ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
+  });
+  if (result.isCanceled) options.signal?.throwIfAborted();
+  if (result.timedOut) {
+    throw new StasisError('DEADLINE_EXCEEDED', `${file} ${args[0] ?? ''} did not finish within ${options.timeoutMs} ms`, { cause: result });
+  }
+  const code = (result as { code?: string }).code;
+  if (code === 'ENOENT' || code === 'EACCES') {
+    throw new StasisError('HOST_UNSUPPORTED', `${file} cannot be run: ${code}`, { hint: `install ${file} on this node, or name its path in the configuration` });
+  }
+  const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+  const signalNumber = result.signal === undefined ? 0 : 128 + signalNumbers(result.signal);
+  return { status: result.exitCode ?? signalNumber, stdout: text(result.stdout), stderr: text(result.stderr) };
+}
+
+function signalNumbers(name: string): number {
+  return constants.signals[name as NodeJS.Signals] ?? 0;
+}

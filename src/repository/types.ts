@@ -1,0 +1,112 @@
+/** The repository as the rest of Stasis sees it. It knows bytes, names and keys; nothing of containers. */
+import type { CheckpointId, LineageId } from '../core/ids.ts';
+import type { Piece, PieceResult, Sink } from './stage/port.ts';
+
+/** JSON that the caller stores sealed in the manifest; the repository does not look into it. */
+export type Description = Readonly<Record<string, unknown>>;
+
+export interface ByteCounts {
+  /** Bytes handed in, zero pages and holes included. */
+  readonly raw: number;
+  /** Bytes that were all zero and are only marked. */
+  readonly zero: number;
+  /** Bytes found again in the lineage and not stored twice. */
+  readonly reused: number;
+  /** Bytes written to the store, seals and headers included. */
+  readonly stored: number;
+}
+
+export interface CheckpointSummary {
+  readonly id: CheckpointId;
+  readonly lineage: LineageId;
+  readonly createdMs: number;
+  readonly cipher: string;
+  /** Hexadecimal Ed25519 public key that signed the manifest. */
+  readonly signer: string;
+  readonly description: Description;
+  readonly bytes: ByteCounts;
+}
+
+/**
+ * Writes one checkpoint. Blobs are named byte strings ("containers/0/criu/pages-1.img").
+ * Nothing is visible before commit() resolves; after abort(), or when the process dies, what was
+ * written is garbage under packs/<id>- and Repository.discard(id) removes it.
+ */
+export interface CheckpointWriter {
+  readonly id: CheckpointId;
+  readonly lineage: LineageId;
+  /**
+   * Appends pieces to a blob, in order, many in flight at once (bounded). Resolves when every piece has been
+   * read from its source (hashed, compressed and sealed); the packs may still be on their way to the store.
+   * May be called again for the same blob; `onPiece` sees the results in order.
+   */
+  append(blob: string, pieces: Iterable<Piece> | AsyncIterable<Piece>, options: {
+    signal: AbortSignal | undefined;
+    onPiece?: (result: PieceResult, index: number) => void;
+  }): Promise<void>;
+  /** Appends a run of zero bytes (a hole). */
+  appendZeros(blob: string, length: number): void;
+  /** A whole small blob (at most 1 MiB); neighbours share a chunk. */
+  putSmall(blob: string, bytes: Uint8Array, options: { signal: AbortSignal | undefined }): Promise<void>;
+  bytes(): ByteCounts;
+  /** Waits until all packs are durable, then writes the manifest. The checkpoint exists when this resolves. */
+  commit(description: Description, options: { signal: AbortSignal | undefined }): Promise<CheckpointSummary>;
+  /** Stops what is in flight and deletes what was written. Never throws for what it could not delete. */
+  abort(): Promise<void>;
+}
+
+export interface ExtractJob {
+  readonly blob: string;
+  /** Part of the blob; whole when absent. */
+  readonly offset?: number;
+  readonly length?: number;
+  /**
+   * Called once per stored segment in ascending order (zero runs are not delivered: the target must be zero there).
+   * `offset` is relative to the start of the blob. Returns where the bytes go.
+   */
+  readonly sink: (segment: { offset: number; length: number }) => Sink;
+}
+
+export interface CheckpointReader {
+  readonly summary: CheckpointSummary;
+  /** Every blob and its length, by name. */
+  readonly blobs: ReadonlyMap<string, number>;
+  /** A whole small blob or a part of any blob, verified. */
+  read(blob: string, range: { offset: number; length: number } | undefined, options: { signal: AbortSignal | undefined }): Promise<Uint8Array>;
+  /** The segments of a blob in order: what is stored and what is zero. */
+  segments(blob: string): Iterable<{ offset: number; length: number; zero: boolean }>;
+  /** Ranged reads, opened and verified in the workers, written to the sinks. Fails on the first bad byte. */
+  extract(jobs: readonly ExtractJob[], options: { signal: AbortSignal | undefined; onBytes?: (count: number) => void }): Promise<void>;
+}
+
+export interface VerifyReport {
+  readonly id: CheckpointId;
+  readonly objects: number;
+  readonly chunks: number;
+  readonly bytes: number;
+  /** Empty when all is well. */
+  readonly problems: readonly { readonly object: string; readonly code: string; readonly message: string }[];
+}
+
+export interface Repository {
+  begin(options: {
+    id: CheckpointId;
+    /** Continue this lineage (its key is unwrapped); a new one is made when absent. */
+    lineage: LineageId | undefined;
+    /** Cipher by name, "xchacha20-poly1305" unless told; "null" only for measurements and audited opt-outs. */
+    cipher?: string;
+  }, options2: { signal: AbortSignal | undefined }): Promise<CheckpointWriter>;
+  list(options: { signal: AbortSignal | undefined; onProblem?: (object: string, error: Error) => void }): AsyncIterable<CheckpointSummary>;
+  /** Checks the manifest's seal and signature. Throws CHECKPOINT_NOT_FOUND, SIGNER_UNTRUSTED, OBJECT_CORRUPT, KEY_WRONG, … */
+  open(id: CheckpointId, options: { signal: AbortSignal | undefined }): Promise<CheckpointReader>;
+  /** Reads everything back. Problems are listed, not thrown; throws only when it cannot go on at all. */
+  verify(id: CheckpointId, options: { signal: AbortSignal | undefined; onBytes?: (count: number, total: number) => void }): Promise<VerifyReport>;
+  /** Manifest first, then the packs that no other checkpoint of the lineage uses. */
+  delete(id: CheckpointId, options: { signal: AbortSignal | undefined }): Promise<void>;
+  /** Whether the manifest is there (and so the checkpoint). */
+  exists(id: CheckpointId, options: { signal: AbortSignal | undefined }): Promise<boolean>;
+  /** Removes what an aborted or dead writer of this id left. Refuses (CHECKPOINT_IN_USE) when the manifest exists. */
+  discard(id: CheckpointId, options: { signal: AbortSignal | undefined }): Promise<void>;
+  freeBytes(): Promise<number | undefined>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,136 @@
+/** What Stasis needs of a container runtime, and what it knows of a container. */
+import type { ContainerId } from '../core/ids.ts';
+
+export type RuntimeName = 'runc' | 'crun';
+
+/** A runtime binary with one of its state directories ("/run/runc", "/run/containerd/runc/k8s.io", "/run/crun"). */
+export interface RuntimeRoot {
+  readonly runtime: RuntimeName;
+  /** Path of the binary. */
+  readonly binary: string;
+  /** The `--root` of that binary. */
+  readonly root: string;
+}
+
+export type ContainerStatus = 'created' | 'running' | 'paused' | 'stopped';
+
+/** The parts of an OCI config.json that Stasis reads; everything else is carried along untouched. */
+export interface OciSpec {
+  readonly root?: { readonly path: string; readonly readonly?: boolean };
+  readonly hostname?: string;
+  readonly process?: { readonly terminal?: boolean; readonly args?: readonly string[]; readonly cwd?: string };
+  readonly mounts?: readonly { readonly destination: string; readonly type?: string; readonly source?: string; readonly options?: readonly string[] }[];
+  readonly annotations?: Readonly<Record<string, string>>;
+  readonly linux?: {
+    readonly cgroupsPath?: string;
+    readonly namespaces?: readonly { readonly type: string; readonly path?: string }[];
+    readonly [key: string]: unknown;
+  };
+  readonly [key: string]: unknown;
+}
+
+export interface Container {
+  readonly id: ContainerId;
+  readonly at: RuntimeRoot;
+  readonly status: ContainerStatus;
+  /** Host pid of the container's first process, and its start time in clock ticks (/proc/PID/stat field 22). 0 when stopped. */
+  readonly pid: number;
+  readonly pidStart: number;
+  readonly bundle: string;
+  readonly createdMs: number;
+  readonly spec: OciSpec;
+  /** containerd, podman, cri-o, or plain when nobody of these made it. */
+  readonly manager: 'plain' | 'containerd' | 'podman' | 'cri-o';
+  /** Name a person would use: podman's or Kubernetes' container name, else the id. */
+  readonly name: string;
+  /** Absolute directories of the container's cgroups on this node: the v1 freezer, or the v2 cgroup. */
+  readonly freezer: { readonly version: 1 | 2; readonly directory: string } | undefined;
+  readonly rootfs: Rootfs;
+}
+
+/** How the container's root file system is made, read from its own mountinfo. */
+export type Rootfs =
+  | { readonly kind: 'overlay'; readonly merged: string; readonly lower: readonly string[]; readonly upper: string; readonly work: string; readonly options: readonly string[] }
+  | { readonly kind: 'plain'; readonly path: string };
+
+/** One reason why a checkpoint would fail or lose something. `fatal` ones refuse it. */
+export interface Finding {
+  readonly severity: 'fatal' | 'warning';
+  /** Stable word: io_uring, device, external-unix-socket, nested-namespace, tty, kernel, criu, memory, space, traced, … */
+  readonly kind: string;
+  /** What is wrong, in which process ("pid 7 (redis-server) uses io_uring, descriptor 12"). */
+  readonly message: string;
+  readonly hint: string;
+  readonly pid?: number;
+}
+
+export interface MemoryEstimate {
+  /** Private and shared resident bytes of all processes: about what a dump will hold. */
+  readonly bytes: number;
+  readonly processes: number;
+}
+
+export interface Verdict {
+  readonly checkpointable: boolean;
+  readonly findings: readonly Finding[];
+  readonly memory: MemoryEstimate;
+}
+
+/** Options of one checkpoint; names follow podman. */
+export interface CheckpointFlags {
+  readonly leaveRunning: boolean;
+  readonly tcpEstablished: boolean;
+  readonly fileLocks: boolean;
+  readonly extUnixSk: boolean;
+  readonly shellJob: boolean;
+}
+
+export interface DumpRequest {
+  readonly container: Container;
+  readonly flags: CheckpointFlags;
+  /** Existing private directories (0700): images, and CRIU's log and statistics. */
+  readonly imageDir: string;
+  readonly workDir: string;
+  /** "127.0.0.1:port" of a page server: memory goes there instead of the image directory (runc only). */
+  readonly pageServer: string | undefined;
+  /** Path of a CRIU configuration file for this operation (see criu-config.ts), given by CRIU_CONFIG_FILE. */
+  readonly criuConfig: string;
+  /** Goes into the environment of the runtime and so of criu, by which the guard finds them. */
+  readonly operationId: string;
+}
+
+export interface DumpStats {
+  readonly freezingUs: number;
+  readonly frozenUs: number;
+  readonly memdumpUs: number;
+  readonly memwriteUs: number;
+  readonly pagesScanned: number;
+  readonly pagesWritten: number;
+  readonly pagesLazy: number;
+}
+
+export interface RestoreRequest {
+  readonly at: RuntimeRoot;
+  readonly id: ContainerId;
+  readonly bundle: string;
+  readonly imageDir: string;
+  readonly workDir: string;
+  readonly flags: { readonly tcpEstablished: boolean; readonly tcpClose: boolean; readonly fileLocks: boolean; readonly extUnixSk: boolean; readonly shellJob: boolean };
+  readonly criuConfig: string;
+  readonly operationId: string;
+  readonly pidFile: string;
+  /** Where the container's stdout and stderr go when they were pipes: files that a small pump process appends to. */
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** Versions and abilities of what is installed; probed once, cached by the agent. */
+export interface Toolchain {
+  readonly criu: { readonly version: readonly [number, number, number]; readonly text: string };
+  readonly kernel: string;
+  readonly runtimes: readonly { readonly name: RuntimeName; readonly binary: string; readonly version: string; readonly versionNumbers: readonly [number, number, number] }[];
+  /** `criu check --feature` results by name. */
+  readonly features: Readonly<Record<string, boolean>>;
+  /** The result of plain `criu check`: empty when "Looks good". */
+  readonly problems: readonly string[];
+}
