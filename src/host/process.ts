@@ -13,8 +13,6 @@ export interface RunOptions {
   readonly timeoutMs: number;
   /** Keep the program alive when the agent dies, in a session of its own (dumps, restores). */
   readonly detached?: boolean;
-  /** Extra descriptors 3, 4, … of this process to hand over. */
-  readonly inherit?: readonly number[];
 }
 
 export interface RunResult {
@@ -42,7 +40,7 @@ export async function run(file: string, args: readonly string[], options: RunOpt
     forceKillAfterDelay: 5000,
     cleanup: options.detached !== true,
     detached: options.detached === true,
-    stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe', ...(options.inherit ?? [])],
+    stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
     ...(options.input === undefined ? {} : { input: options.input }),
     ...(options.env === undefined ? {} : { env: options.env }),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
