@@ -4,6 +4,12 @@
  * is passed as its number and must stay open until the call resolves).
  */
 
+/** The most that one piece, and so one chunk, may hold: a reader allocates this much for a stranger's chunk. */
+export const MAX_CHUNK_BYTES = 4 * 1024 * 1024;
+
+/** What callers should cut bulk data into: large enough for the ciphers, small enough to share the work evenly. */
+export const PIECE_BYTES = 1024 * 1024;
+
 /** One contiguous part of a file below a directory descriptor. Paths are bytes, relative, without "..". */
 export interface FileSlice {
   readonly path: Uint8Array;

@@ -1,8 +1,8 @@
 /**
  * The port to whatever holds objects. Names are ASCII paths made by the repository
- * ("packs/…", "manifests/…", "lineages/…"): [a-z0-9/._-], no "..", no leading "/".
+ * ("packs/…", "manifests/…", "lineages/…", "writers/…"): [a-z0-9/._-], no "..", no leading "/".
  *
- * Contract, checked by test/conformance/store-suite.ts for every implementation:
+ * Contract, checked by test/repository/store-suite.ts for every implementation:
  * - `put` is atomic and durable: when it resolves, the whole object survives power loss, and no reader
  *   ever sees a part of it. The repository never puts two different contents under one name.
  * - `get` returns exactly the range asked for, or throws OBJECT_MISSING / OBJECT_CORRUPT (too short).
@@ -21,7 +21,8 @@ export interface Store {
   /** For messages and metrics: "directory:/var/lib/stasis/repository", "s3:bucket/prefix". */
   readonly description: string;
   put(name: string, parts: readonly Uint8Array[], options: { signal: AbortSignal | undefined }): Promise<void>;
-  get(name: string, range: { offset: number; length: number } | undefined, options: { signal: AbortSignal | undefined }): Promise<Uint8Array>;
+  /** With `into` (at least as long as the range) the bytes are placed there and the answer is a view of it: reused memory is warm memory. */
+  get(name: string, range: { offset: number; length: number } | undefined, options: { signal: AbortSignal | undefined; into?: Uint8Array }): Promise<Uint8Array>;
   head(name: string, options: { signal: AbortSignal | undefined }): Promise<ObjectInfo | undefined>;
   list(prefix: string, options: { signal: AbortSignal | undefined }): AsyncIterable<ObjectInfo>;
   delete(name: string, options: { signal: AbortSignal | undefined }): Promise<void>;
