@@ -18,13 +18,13 @@ net_join() { # ADDRESS/PREFIX
 }
 
 # Runs on the machine, before the box starts.
-net_prepare() { # ROOT
+net_prepare() { # ROOT USER
   local lock
   mkdir -p "$net_dir"
   exec {lock}> "$net_dir/lock"
   flock "$lock"
-  touch "$net_dir/ns"
-  if ! mountpoint -q "$net_dir/ns"; then
+  if ! grep -q " $net_dir/ns " /proc/self/mountinfo; then
+    touch "$net_dir/ns"
     unshare --net="$net_dir/ns" chroot "$1" /usr/sbin/ip link add boxes type bridge || lacks "this kernel has no network bridges, which boxes with an address need"
     nsenter --net="$net_dir/ns" chroot "$1" /usr/sbin/ip link set boxes up
   fi
