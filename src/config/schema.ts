@@ -1,0 +1,133 @@
+/**
+ * The configuration of the agent: one schema with the type, default and meaning of every key. The environment
+ * name of a key, its flag and its row in docs/CONFIG.md follow from here. Values are deeply frozen once loaded.
+ */
+import { availableParallelism, totalmem } from 'node:os';
+import * as v from 'valibot';
+import { GiB, MiB, parseBytes, parseDuration } from '../core/units.ts';
+
+/** Bytes, written as 64M, 1.5G or a number. */
+export type Bytes = number;
+/** Milliseconds, written as 250ms, 30s, 2m or 1h. */
+export type Millis = number;
+
+function parsed<T>(parse: (text: string) => T, expected: string) {
+  return v.rawTransform<string | number, T>(({ dataset, addIssue, NEVER }) => {
+    try {
+      return parse(String(dataset.value));
+    } catch {
+      addIssue({ message: `expected ${expected}` });
+      return NEVER;
+    }
+  });
+}
+
+const scalar = v.union([v.string(), v.number()], 'expected a text or a number');
+const size = v.pipe(scalar, parsed<Bytes>(parseBytes, 'a size such as 64M or 1.5G'));
+const duration = v.pipe(scalar, parsed<Millis>(parseDuration, 'a duration such as 250ms, 30s or 2m'), v.check((ms) => ms > 0, 'must be longer than 0'));
+const text = v.string('expected a text');
+const path = v.pipe(text, v.check((value) => value.startsWith('/') && !value.includes('\0'), 'expected an absolute path'));
+const optionalPath = v.union([v.literal(''), path], 'expected an absolute path or nothing');
+
+/** From the environment and from flags lists come separated by commas. */
+function list<T extends v.GenericSchema<string, string>>(item: T) {
+  const split = v.pipe(text, v.transform((value) => value.split(',').map((part) => part.trim()).filter((part) => part !== '')));
+  return v.pipe(v.union([v.array(text), split], 'expected a list'), v.array(item));
+}
+
+function integer(min: number, max: number) {
+  const message = `expected a whole number from ${min} to ${max}`;
+  const number = v.pipe(scalar, v.transform((value) => (value === '' ? Number.NaN : Number(value))));
+  return v.pipe(number, v.number(message), v.integer(message), v.minValue(min, message), v.maxValue(max, message));
+}
+
+function choice<const T extends readonly [string, ...string[]]>(options: T) {
+  return v.picklist(options, `expected one of ${options.join(', ')}`);
+}
+
+const address = v.pipe(text, v.regex(/^$|^([^:\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}$/, 'expected host:port, [ipv6]:port or nothing'));
+
+/** A key: how its value is written, what it is when nobody says, and what it means. */
+function key<const T extends v.GenericSchema, const D>(schema: T, fallback: D, meaning: string) {
+  return v.pipe(v.optional(schema, fallback as never), v.description(meaning));
+}
+
+/** The memory that this process may use: that of its control group, or of the machine. */
+function usableMemory(): number {
+  const constrained = process.constrainedMemory();
+  return constrained > 0 && constrained < totalmem() ? constrained : totalmem();
+}
+
+/**
+ * A quarter of the memory, at most 8 GiB. The staging doubles what a container holds while it is being saved, on the
+ * very node where its neighbours run: at a quarter the node still breathes, and a container that fits thaws at memory
+ * speed. One that does not fit is slowed down to the speed of sealing, which needs no more than 8 GiB to stay busy.
+ */
+export function defaultStaging(memory: number): Bytes {
+  return Math.min(8 * GiB, Math.floor(memory / 4 / MiB) * MiB);
+}
+
+function runtime(name: string, roots: readonly string[]) {
+  return v.optional(v.strictObject({
+    binary: key(text, name, `Program of ${name}: a name on the PATH or an absolute path.`),
+    roots: key(list(path), [...roots], `State directories in which containers of ${name} are looked for (its --root).`),
+  }), {} as never);
+}
+
+function group<const T extends v.ObjectEntries>(entries: T) {
+  return v.optional(v.strictObject(entries), {} as never);
+}
+
+export const defaultSocket = '/run/stasis/agent.sock';
+export const defaultConfigFile = '/etc/stasis/agent.yaml';
+
+export const schema = v.strictObject({
+  socket: key(path, defaultSocket, 'UNIX socket of the API, mode 0600: whoever can open it may do everything.'),
+  listen: group({
+    address: key(address, '', 'TCP address of the API, host:port. Only with all three of listen.tls; empty for none.'),
+    tls: group({
+      cert: key(optionalPath, '', "File with the agent's certificate chain (PEM)."),
+      key: key(optionalPath, '', "File with the agent's private key (PEM)."),
+      ca: key(optionalPath, '', 'File with the certificates (PEM) that must have signed those of clients.'),
+    }),
+  }),
+  stateDirectory: key(path, '/var/lib/stasis', 'What must survive a reboot: repository, keys, journal. On a real disk.'),
+  runDirectory: key(path, '/run/stasis', 'What must not survive a reboot: guards, working directories. On tmpfs.'),
+  repository: group({
+    directory: key(optionalPath, '', 'Directory of the repository; empty for repository below stateDirectory.'),
+    cipher: key(choice(['xchacha20-poly1305', 'null']), 'xchacha20-poly1305', 'How new checkpoints are sealed. "null" leaves them open: only for measurements, it is recorded in the checkpoint.'),
+  }),
+  keys: group({
+    file: key(optionalPath, '', "File with this node's private keys, mode 0600, made when missing; empty for keys/node.key below stateDirectory."),
+    trustedSigners: key(list(v.pipe(text, v.regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'))), [], 'Public signing keys (hexadecimal Ed25519) of other nodes whose checkpoints may be restored here.'),
+  }),
+  runtimes: group({
+    runc: runtime('runc', ['/run/runc', '/run/containerd/runc/k8s.io', '/run/containerd/runc/default']),
+    crun: runtime('crun', ['/run/crun']),
+  }),
+  criu: group({
+    binary: key(text, 'criu', 'Program of CRIU: a name on the PATH or an absolute path.'),
+    timeout: key(duration, '10m', 'How long one run of CRIU may take at most; the budgets end it earlier.'),
+  }),
+  memory: group({
+    path: key(choice(['auto', 'directory', 'page-server']), 'auto', 'How memory comes out of CRIU: over its page server (runc only), through a directory, or what was measured to be faster.'),
+  }),
+  staging: group({
+    size: key(size, defaultStaging(usableMemory()), 'Memory for pages between CRIU and the repository. Default: a quarter of the memory, at most 8 GiB.'),
+  }),
+  freezeBudget: key(duration, '60s', 'How long a container that goes on running afterwards may be frozen. Then it is thawed, and the checkpoint fails.'),
+  stopBudget: key(duration, '10m', 'How long a container that is stopped by its checkpoint may be frozen until the commit. Then it is thawed, and the checkpoint fails.'),
+  ghostLimit: key(size, '64M', 'Largest deleted but open file that is saved with a checkpoint.'),
+  operations: group({
+    parallel: key(integer(1, 64), 2, 'How many checkpoints and restores run at the same time; others wait.'),
+  }),
+  workers: key(integer(1, 64), Math.min(8, availableParallelism()), 'Threads that hash, compress and seal. Default: the number of processors, at most 8.'),
+  log: group({
+    level: key(choice(['debug', 'info', 'warn', 'error']), 'info', 'Least important events that are logged.'),
+  }),
+  metrics: group({
+    listen: key(address, '127.0.0.1:9465', 'Loopback address of /metrics, /livez and /readyz; empty for none.'),
+  }),
+});
+
+export type Config = v.InferOutput<typeof schema>;
