@@ -7,7 +7,8 @@
 import koffi from 'koffi';
 import { constants } from 'node:os';
 
-const libc = koffi.load('libc.so.6');
+/** For tree-calls.ts, which binds the hot calls of the tree walk. */
+export const libc = koffi.load('libc.so.6');
 
 const errnoNames = new Map(Object.entries(constants.errno).map(([name, value]) => [value, name]));
 
@@ -55,6 +56,12 @@ function cstring(path: Path): Buffer {
   return Buffer.concat([bytes, Buffer.of(0)]);
 }
 
+/** The errno of the last failed call of this thread, by name. Read it before any other call. */
+export function lastErrno(): string {
+  const errno = koffi.errno();
+  return errnoNames.get(errno) ?? `errno ${errno}`;
+}
+
 export function systemError(syscall: string, path?: Path): Error {
   const errno = koffi.errno();
   const code = errnoNames.get(errno) ?? `errno ${errno}`;
@@ -62,7 +69,7 @@ export function systemError(syscall: string, path?: Path): Error {
   return Object.assign(new Error(`${code}: ${syscall}${where}`), { code, errno, syscall, path: path?.toString() });
 }
 
-function check(result: number | bigint, syscall: string, path?: Path): number {
+export function check(result: number | bigint, syscall: string, path?: Path): number {
   if (result < 0) throw systemError(syscall, path);
   return Number(result);
 }

@@ -1,0 +1,104 @@
+/**
+ * Checkpoint of a running container: the whole operation as a list of steps.
+ *
+ *   examine     is it possible, and what would be lost? nothing is touched
+ *   prepare     space reserved, memory warmed, journal written, guard armed
+ *   read-ahead  files are read and stored while the container runs
+ *   freeze      every task stands still
+ *   dump        criu writes memory and state; what changed in the files since is read again
+ *   thaw        the container goes on (not when it shall stop)
+ *   seal        images become sealed chunks in packs
+ *   commit      all packs durable, then the manifest: the checkpoint exists. A container that shall stop dies now
+ *   finish      clean up
+ */
+import { StasisError, isStasisError } from '../../core/errors.ts';
+import type { CheckpointId, OperationId } from '../../core/ids.ts';
+import type { CheckpointSummary } from '../../repository/types.ts';
+import type { CheckpointFlags, Container, DumpStats, Finding, Verdict } from '../../runtime/types.ts';
+import { examine } from '../../runtime/index.ts';
+import type { AgentContext } from '../context.ts';
+import type { Operation, Phase } from '../operation.ts';
+import { describe } from './describe.ts';
+import { prepareCheckpoint, type PreparedCheckpoint } from './prepare.ts';
+
+export const CHECKPOINT_STEPS = ['examine', 'prepare', 'read-ahead', 'freeze', 'dump', 'thaw', 'seal', 'commit', 'finish'] as const;
+
+export interface CheckpointRequest {
+  readonly flags: CheckpointFlags;
+  readonly memoryPath: 'auto' | 'directory' | 'page-server';
+  /** Undefined: the configured one. */
+  readonly freezeBudgetMs: number | undefined;
+  /** Who asked and why, for the provenance. */
+  readonly by: string;
+  readonly reason: string;
+  /** Do not continue the container's lineage. */
+  readonly newLineage: boolean;
+  /** Keep CRIU's log and configuration after a success, too. */
+  readonly keep: boolean;
+}
+
+export interface CheckpointOutcome {
+  readonly summary: CheckpointSummary;
+  readonly operation: OperationId;
+  readonly phases: readonly Phase[];
+  readonly frozenMs: number;
+  readonly totalMs: number;
+  readonly memoryPath: 'directory' | 'page-server';
+  readonly stats: DumpStats | undefined;
+  readonly findings: readonly Finding[];
+  readonly notSaved: readonly string[];
+}
+
+export async function checkpoint(agent: AgentContext, container: Container, request: CheckpointRequest, operation: Operation): Promise<CheckpointOutcome> {
+  const started = agent.clock.monotonic();
+  const verdict = await operation.step('examine', (signal) => examineOrRefuse(agent, container, request.flags, signal));
+  await using prepared = await operation.step('prepare', (signal) => prepareCheckpoint(agent, container, verdict, request, operation, signal));
+  await operation.step('read-ahead', (signal) => prepared.readAhead(signal));
+  await operation.step('freeze', (signal) => prepared.freeze(signal));
+  agent.log.event('checkpoint.frozen', { operation_id: operation.id, container_id: container.id });
+  await operation.step('dump', (signal) => prepared.dump(signal));
+  if (request.flags.leaveRunning) await operation.step('thaw', async () => prepared.thaw());
+  await operation.step('seal', (signal) => prepared.seal(signal));
+  const summary = await operation.step('commit', (signal) => commit(agent, prepared, operation, signal));
+  await operation.step('finish', () => prepared.finish());
+  agent.lineages.remember(container, summary.lineage);
+  return {
+    summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
+    memoryPath: prepared.memoryPath, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,
+  };
+}
+
+async function examineOrRefuse(agent: AgentContext, container: Container, flags: CheckpointFlags, signal: AbortSignal): Promise<Verdict> {
+  const verdict = await examine(container, agent.toolchain, flags, { signal });
+  const fatal = verdict.findings.filter((finding) => finding.severity === 'fatal');
+  const first = fatal[0];
+  if (first !== undefined) {
+    const others = fatal.slice(1).map((finding) => `; also: ${finding.message}`).join('');
+    throw new StasisError('NOT_CHECKPOINTABLE', `container ${container.id} cannot be checkpointed: ${first.message}${others}`, {
+      hint: first.hint, details: { kind: first.kind, findings: fatal.length },
+    });
+  }
+  return verdict;
+}
+
+/**
+ * The manifest first, then the word to the guard. If the guard was faster the container goes on although the manifest
+ * stands, so the manifest is taken back: the operation has failed and must not leave a checkpoint that nobody knows of.
+ */
+async function commit(agent: AgentContext, prepared: PreparedCheckpoint, operation: Operation, signal: AbortSignal): Promise<CheckpointSummary> {
+  const summary = await prepared.writeManifest(describe(agent, prepared, operation), signal);
+  if (!prepared.stop) return summary;
+  try {
+    await agent.failpoints.hit('checkpoint.commit.manifest', { signal });
+    await prepared.kill();
+  } catch (error) {
+    if (!isStasisError(error, 'FREEZE_BUDGET_EXCEEDED')) throw error;
+    await takeBack(agent, summary.id);
+    throw error;
+  }
+  return summary;
+}
+
+async function takeBack(agent: AgentContext, id: CheckpointId): Promise<void> {
+  await agent.repository.delete(id, { signal: undefined });
+}

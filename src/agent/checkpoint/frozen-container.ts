@@ -1,0 +1,115 @@
+/**
+ * A container between freeze and thaw (or death), under guard. Whatever goes wrong, disposing of it without a decision
+ * leaves the rest to the guard: criu may end by itself, then the container is thawed and goes on.
+ */
+import { invariant } from '../../core/assert.ts';
+import type { Clock } from '../../core/clock.ts';
+import { StasisError } from '../../core/errors.ts';
+import type { OperationId } from '../../core/ids.ts';
+import { Freezer } from '../../host/cgroup.ts';
+import { Guard, recoverGuard } from '../../host/guard.ts';
+import { processAlive } from '../../host/proc.ts';
+import type { Container } from '../../runtime/types.ts';
+
+export interface FrozenOptions {
+  readonly container: Container;
+  readonly operationId: OperationId;
+  readonly guardScript: string;
+  readonly guardDirectory: string;
+  /** Whether the container dies after the commit (criu waits in its hook until then). */
+  readonly stop: boolean;
+  readonly budgetMs: number;
+  readonly clock: Clock;
+}
+
+/** The freezer itself must act within this long; a container with a stuck task is left alone. */
+const FREEZE_TIMEOUT_MS = 5000;
+/** After a commit criu has this long to kill and collect the tasks before the guard would. */
+const DEATH_TIMEOUT_MS = 20_000;
+
+export class FrozenContainer implements AsyncDisposable {
+  readonly #options: FrozenOptions;
+  readonly #freezer: Freezer;
+  readonly #guard: Guard;
+  readonly #wasPaused: boolean;
+  #frozenAt: number | undefined;
+  #frozenMs = 0;
+
+  private constructor(options: FrozenOptions, freezer: Freezer, guard: Guard, wasPaused: boolean) {
+    this.#options = options;
+    this.#freezer = freezer;
+    this.#guard = guard;
+    this.#wasPaused = wasPaused;
+  }
+
+  /** Arms the guard. Nothing is frozen yet. */
+  static async arm(options: FrozenOptions): Promise<FrozenContainer> {
+    const { container } = options;
+    if (container.freezer === undefined) {
+      throw new StasisError('NOT_CHECKPOINTABLE', `no freezer cgroup of container ${container.id} was found`, { hint: 'give the container a cgroup of its own (linux.cgroupsPath)' });
+    }
+    const freezer = new Freezer(container.freezer);
+    const wasPaused = freezer.frozen();
+    const guard = await Guard.arm(options.guardScript, {
+      directory: options.guardDirectory, operationId: options.operationId, hook: options.stop, budgetMs: options.budgetMs,
+      init: { pid: container.pid, start: container.pidStart },
+      thawInstruction: wasPaused ? undefined : freezer.thawInstruction,
+    });
+    return new FrozenContainer(options, freezer, guard, wasPaused);
+  }
+
+  async freeze(signal: AbortSignal): Promise<void> {
+    this.#frozenAt = this.#options.clock.monotonic();
+    if (!this.#wasPaused) await this.#freezer.freeze({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
+  }
+
+  /**
+   * Stop mode: resolves when all images are written and criu waits in its hook, with `dump` still running.
+   * Otherwise: resolves when the dump has ended.
+   */
+  async imagesWritten(dump: Promise<unknown>, signal: AbortSignal): Promise<void> {
+    if (!this.#options.stop) {
+      await dump;
+      return;
+    }
+    const ended = dump.then(() => {
+      throw new StasisError('DUMP_FAILED', 'the runtime ended without waiting for the commit', { hint: 'is /opt readable for criu? its post-dump hook was not run' });
+    });
+    await Promise.race([this.#guard.dumped({ signal }), ended]);
+  }
+
+  /** The container goes on. Throws FREEZE_BUDGET_EXCEEDED when the guard let it go before, so that the dump is not of one instant. */
+  thaw(): void {
+    invariant(this.#frozenAt !== undefined, 'thaw before freeze');
+    if (!this.#wasPaused) this.#freezer.thaw();
+    this.#frozenMs = this.#options.clock.monotonic() - this.#frozenAt;
+    this.#guard.decide('released');
+  }
+
+  /** Stop mode, after the manifest is durable: criu kills the tasks, the runtime removes the container. */
+  async commit(dump: Promise<unknown>): Promise<void> {
+    invariant(this.#frozenAt !== undefined && this.#options.stop, 'commit without freeze');
+    this.#guard.decide('commit');
+    this.#guard.answerHook();
+    this.#frozenMs = this.#options.clock.monotonic() - this.#frozenAt;
+    // The checkpoint is committed: a runtime that stumbles from here on does not undo it.
+    await Promise.race([dump.catch(() => undefined), this.#options.clock.sleep(DEATH_TIMEOUT_MS, { signal: undefined })]);
+    const { pid, pidStart } = this.#options.container;
+    for (let waited = 0; processAlive(pid, pidStart) && waited < DEATH_TIMEOUT_MS; waited += 20) {
+      await this.#options.clock.sleep(20, { signal: undefined });
+    }
+    if (!processAlive(pid, pidStart)) this.#guard.markDone();
+  }
+
+  /** From the freeze to the thaw or the commit; until now while it lasts. */
+  get frozenMs(): number {
+    if (this.#frozenMs > 0 || this.#frozenAt === undefined) return this.#frozenMs;
+    return this.#options.clock.monotonic() - this.#frozenAt;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const guardDied = this.#guard.gone;
+    if (guardDied) await recoverGuard(this.#options.guardScript, this.#guard.directory);
+    await this.#guard[Symbol.asyncDispose]();
+  }
+}

@@ -1,0 +1,152 @@
+/** A checkpoint between prepare and finish: one method for each step. Disposing of it undoes what was not committed. */
+import { join } from 'node:path';
+import { invariant } from '../../core/assert.ts';
+import { StasisError } from '../../core/errors.ts';
+import { processAlive } from '../../host/proc.ts';
+import { readDumpStats, saveImages } from '../../image/criu/index.ts';
+import type { CriuImageSummary, TreeCounts } from '../../image/types.ts';
+import type { TreeSaver } from '../../image/tree/index.ts';
+import type { CheckpointSummary, CheckpointWriter, Description } from '../../repository/types.ts';
+import { dump } from '../../runtime/index.ts';
+import type { Container, DumpStats, Finding } from '../../runtime/types.ts';
+import type { AgentContext } from '../context.ts';
+import type { Operation } from '../operation.ts';
+import type { CheckpointRequest } from './checkpoint.ts';
+import type { FrozenContainer } from './frozen-container.ts';
+import type { MemoryPath } from './memory-path.ts';
+
+export interface SavedTree {
+  readonly prefix: string;
+  readonly destination: string;
+  readonly fstype: string;
+  readonly saver: TreeSaver;
+}
+
+export interface InProgressParts {
+  readonly agent: AgentContext;
+  readonly operation: Operation;
+  readonly container: Container;
+  readonly findings: readonly Finding[];
+  readonly request: CheckpointRequest;
+  readonly stop: boolean;
+  readonly budgetMs: number;
+  readonly directories: { readonly images: string; readonly work: string };
+  readonly writer: CheckpointWriter;
+  readonly memory: MemoryPath;
+  readonly trees: readonly SavedTree[];
+  readonly frozen: FrozenContainer;
+  readonly criuConfig: string;
+  readonly guardDirectory: string;
+  readonly undo: AsyncDisposableStack;
+  readonly markCommitted: () => void;
+}
+
+export const IMAGES_PREFIX = 'containers/0/criu/';
+
+export class CheckpointInProgress implements AsyncDisposable {
+  readonly #parts: InProgressParts;
+  #dump: Promise<unknown> | undefined;
+  #frozenAtMs = 0;
+  #images: CriuImageSummary | undefined;
+  #stats: DumpStats | undefined;
+  readonly #treeCounts = new Map<string, TreeCounts>();
+
+  constructor(parts: InProgressParts) {
+    this.#parts = parts;
+  }
+
+  get container(): Container { return this.#parts.container; }
+  get findings(): readonly Finding[] { return this.#parts.findings; }
+  get request(): CheckpointRequest { return this.#parts.request; }
+  get writer(): CheckpointWriter { return this.#parts.writer; }
+  get trees(): readonly SavedTree[] { return this.#parts.trees; }
+  get stop(): boolean { return this.#parts.stop; }
+  get memoryPath(): 'directory' | 'page-server' { return this.#parts.memory.name; }
+  get stats(): DumpStats | undefined { return this.#stats; }
+  get frozenMs(): number { return this.#parts.frozen.frozenMs; }
+  get frozenAtMs(): number { return this.#frozenAtMs; }
+
+  get images(): CriuImageSummary {
+    invariant(this.#images !== undefined, 'images are known after seal');
+    return this.#images;
+  }
+
+  treeCounts(prefix: string): TreeCounts {
+    const counts = this.#treeCounts.get(prefix);
+    invariant(counts !== undefined, 'tree counts are known after seal');
+    return counts;
+  }
+
+  /** In plain words, for the manifest and the caller. */
+  get notSaved(): readonly string[] {
+    const { rootfs } = this.container;
+    if (rootfs.kind === 'overlay') return [];
+    return [`files below ${rootfs.path}: the root file system is a plain directory, not an overlay; a restore uses it as it is then`];
+  }
+
+  async readAhead(signal: AbortSignal): Promise<void> {
+    for (const tree of this.trees) await tree.saver.readAhead({ signal, onBytes: (count) => this.#parts.operation.addBytes(count) });
+  }
+
+  async freeze(signal: AbortSignal): Promise<void> {
+    await this.#parts.memory.beforeFreeze();
+    this.#frozenAtMs = this.#parts.agent.clock.now();
+    await this.#parts.frozen.freeze(signal);
+  }
+
+  async dump(signal: AbortSignal): Promise<void> {
+    const { container, directories, memory, frozen, agent, operation } = this.#parts;
+    // A cancel does not kill criu in the middle: it may take its victim with it. It ends by itself, and the budget bounds it.
+    this.#dump = dump({
+      container, flags: this.request.flags, imageDir: directories.images, workDir: directories.work, pageServer: memory.pageServer,
+      criuConfig: this.#parts.criuConfig, operationId: operation.id, guardDirectory: this.#parts.guardDirectory,
+    }, agent.toolchain, { signal: undefined, timeoutMs: this.#parts.budgetMs });
+    this.#dump.catch(() => undefined);
+    const deltas = this.trees.map((tree) => tree.saver.delta({ signal }));
+    try {
+      await Promise.all([frozen.imagesWritten(this.#dump, signal), memory.received(this.#dump, signal), ...deltas]);
+    } catch (error) {
+      throw this.#explain(error);
+    }
+  }
+
+  thaw(): void {
+    this.#parts.frozen.thaw();
+  }
+
+  async seal(signal: AbortSignal): Promise<void> {
+    const { directories, writer, memory, operation } = this.#parts;
+    const onBytes = (count: number): void => operation.addBytes(count);
+    this.#stats = readDumpStats(join(directories.work, 'stats-dump'));
+    await memory.seal(signal);
+    this.#images = await saveImages(writer, IMAGES_PREFIX, directories.images, { signal, onBytes });
+    for (const tree of this.trees) this.#treeCounts.set(tree.prefix, await tree.saver.finish({ signal }));
+  }
+
+  async writeManifest(description: Description, signal: AbortSignal): Promise<CheckpointSummary> {
+    const summary = await this.writer.commit(description, { signal });
+    this.#parts.markCommitted();
+    return summary;
+  }
+
+  /** Stop mode only, after the commit. */
+  async kill(): Promise<void> {
+    invariant(this.#dump !== undefined, 'kill before dump');
+    await this.#parts.frozen.commit(this.#dump);
+  }
+
+  async finish(): Promise<void> {
+    await this.#parts.undo.disposeAsync();
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#parts.undo.disposeAsync();
+  }
+
+  /** A container that died is the cause, whatever criu had to say about it. */
+  #explain(error: unknown): unknown {
+    const { id, pid, pidStart } = this.container;
+    if (processAlive(pid, pidStart)) return error;
+    return new StasisError('CONTAINER_EXITED', `container ${id} ended while it was checkpointed`, { cause: error, hint: 'no checkpoint was made; start the container again' });
+  }
+}

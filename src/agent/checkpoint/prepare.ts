@@ -1,0 +1,84 @@
+/** Everything that a checkpoint needs before the freeze, and what is undone when it does not come to a commit. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { StasisError } from '../../core/errors.ts';
+import { newCheckpointId } from '../../core/ids.ts';
+import { MiB, formatBytes } from '../../core/units.ts';
+import { criuConfig } from '../../runtime/index.ts';
+import type { Container, Verdict } from '../../runtime/types.ts';
+import { TreeSaver } from '../../image/tree/index.ts';
+import type { AgentContext } from '../context.ts';
+import type { Operation } from '../operation.ts';
+import type { CheckpointRequest } from './checkpoint.ts';
+import { FrozenContainer } from './frozen-container.ts';
+import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
+import { CheckpointInProgress, type SavedTree } from './in-progress.ts';
+
+export type PreparedCheckpoint = CheckpointInProgress;
+
+/** Kept free in the repository's file system beyond what the checkpoint may need. */
+const REPOSITORY_MARGIN_BYTES = 64 * MiB;
+
+export async function prepareCheckpoint(agent: AgentContext, container: Container, verdict: Verdict, request: CheckpointRequest, operation: Operation, signal: AbortSignal): Promise<CheckpointInProgress> {
+  const { settings } = agent;
+  const stop = !request.flags.leaveRunning;
+  const budgetMs = request.freezeBudgetMs ?? (stop ? settings.stopBudgetMs : settings.freezeBudgetMs);
+  const path = chooseMemoryPath(agent, container, verdict, request.memoryPath === 'auto' ? settings.memoryPath : request.memoryPath);
+  await requireRepositorySpace(agent, verdict.memory.bytes);
+
+  await using undo = new AsyncDisposableStack();
+  const guardDirectory = join(settings.runDirectory, 'guards', operation.id);
+  const staging = undo.use(await agent.staging.open(operation.id));
+  const directories = { images: join(staging.directory, 'images'), work: join(staging.directory, 'work') };
+  mkdirSync(directories.images, { mode: 0o700 });
+  mkdirSync(directories.work, { mode: 0o700 });
+
+  const writer = await agent.repository.begin({ id: newCheckpointId(agent.clock.now()), lineage: request.newLineage ? undefined : agent.lineages.of(container), cipher: settings.cipher }, { signal });
+  let committed = false;
+  undo.defer(async () => {
+    if (!committed) await writer.abort();
+    agent.journal.remove(operation.id);
+  });
+  agent.journal.write({
+    kind: 'checkpoint', operation: operation.id, step: 'prepare', checkpoint: writer.id, lineage: writer.lineage, stop,
+    container: { id: container.id, at: container.at, pid: container.pid, pidStart: container.pidStart },
+    guardDirectory, stagingDirectory: staging.directory,
+  });
+
+  const memory = undo.use(await openMemoryPath(agent, path, staging, writer, verdict, { signal }));
+  const criu = join(directories.work, 'criu.conf');
+  writeFileSync(criu, criuConfig({
+    timeoutSeconds: Math.ceil(budgetMs / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop ? settings.scripts.hook : undefined,
+  }), { mode: 0o600 });
+  const trees = savedTrees(container, verdict, writer);
+  const frozen = undo.use(await FrozenContainer.arm({
+    container, operationId: operation.id, guardScript: settings.scripts.guard, guardDirectory, stop, budgetMs, clock: agent.clock,
+  }));
+  return new CheckpointInProgress({
+    agent, operation, container, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, trees, frozen, criuConfig: criu, guardDirectory,
+    undo: undo.move(), markCommitted: () => { committed = true; },
+  });
+}
+
+function savedTrees(container: Container, verdict: Verdict, writer: CheckpointInProgress['writer']): SavedTree[] {
+  const trees: SavedTree[] = [];
+  if (container.rootfs.kind === 'overlay') {
+    const prefix = 'containers/0/rootfs/';
+    trees.push({ prefix, destination: '/', fstype: 'overlay', saver: new TreeSaver({ writer, prefix, root: container.rootfs.upper, kind: 'overlay-upper' }) });
+  }
+  for (const [index, volume] of (verdict.volumes ?? []).entries()) {
+    const prefix = `volumes/${index}/`;
+    trees.push({ prefix, destination: volume.destination, fstype: volume.fstype, saver: new TreeSaver({ writer, prefix, root: volume.source, kind: 'plain' }) });
+  }
+  return trees;
+}
+
+async function requireRepositorySpace(agent: AgentContext, memoryBytes: number): Promise<void> {
+  const free = await agent.repository.freeBytes();
+  const needed = memoryBytes + REPOSITORY_MARGIN_BYTES;
+  if (free !== undefined && free < needed) {
+    throw new StasisError('NO_SPACE', `the repository has ${formatBytes(free)} left, the checkpoint may need ${formatBytes(needed)}`, {
+      hint: 'remove old checkpoints (stasis rm) or give the repository more space', details: { free, needed },
+    });
+  }
+}

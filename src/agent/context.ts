@@ -1,0 +1,45 @@
+/** What every use case of the agent works with, built once by bin/agent.ts. */
+import type { Clock } from '../core/clock.ts';
+import type { Failpoints } from '../core/failpoint.ts';
+import type { Staging } from '../host/staging.ts';
+import type { Repository } from '../repository/types.ts';
+import type { RuntimeRoot, Toolchain } from '../runtime/types.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { Journal } from './journal.ts';
+import type { Lineages } from './lineages.ts';
+import type { Operations } from './operations.ts';
+
+export interface AgentSettings {
+  readonly nodeName: string;
+  readonly version: string;
+  readonly stateDirectory: string;
+  readonly runDirectory: string;
+  readonly memoryPath: 'auto' | 'directory' | 'page-server';
+  /** Bounds of one freeze, for checkpoints that leave the container running and for those that stop it. */
+  readonly freezeBudgetMs: number;
+  readonly stopBudgetMs: number;
+  /** Deadline of an operation whose caller set none. */
+  readonly operationDeadlineMs: number;
+  readonly ghostLimitBytes: number;
+  readonly cipher: string;
+  readonly parallel: number;
+  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string };
+}
+
+export interface AgentContext {
+  readonly settings: AgentSettings;
+  readonly clock: Clock;
+  readonly log: Logger;
+  readonly failpoints: Failpoints;
+  readonly repository: Repository;
+  readonly staging: Staging;
+  readonly toolchain: Toolchain;
+  /** Where containers are looked for; resolved anew for each call, because directories come and go. */
+  readonly roots: () => readonly RuntimeRoot[];
+  readonly operations: Operations;
+  readonly journal: Journal;
+  readonly lineages: Lineages;
+  /** Public facts for whoever asks for the node. */
+  readonly keys: { readonly signer: string; readonly recipient: string; readonly trustedSigners: readonly string[]; readonly repository: string };
+  readonly startedMs: number;
+}

@@ -1,0 +1,78 @@
+/**
+ * The description that the agent seals into a manifest (docs/FORMAT-IMAGE.md, "Description"): what was saved, from
+ * where, and what a restore needs to know. A checkpoint describes a pod; outside Kubernetes a pod of one container.
+ */
+import { StasisError } from '../core/errors.ts';
+import type { ContainerId } from '../core/ids.ts';
+import type { CheckpointFlags, Finding, OciSpec, Rootfs, RuntimeName } from '../runtime/types.ts';
+import type { CheckpointSummary } from '../repository/types.ts';
+import type { CriuImageSummary } from '../image/types.ts';
+
+export const DESCRIPTION_VERSION = 1;
+
+export interface SavedVolume {
+  /** Mount point inside the container. */
+  readonly destination: string;
+  /** Blob prefix of its tree. */
+  readonly prefix: string;
+  readonly fstype: string;
+  readonly entries: number;
+  readonly bytes: number;
+}
+
+export interface SavedContainer {
+  readonly index: number;
+  readonly id: ContainerId;
+  readonly name: string;
+  readonly manager: string;
+  readonly runtime: RuntimeName;
+  readonly runtimeVersion: string;
+  readonly root: string;
+  readonly bundle: string;
+  readonly spec: OciSpec;
+  readonly flags: CheckpointFlags;
+  readonly rootfs: { readonly saved: boolean; readonly prefix: string; readonly layout: Rootfs; readonly entries: number; readonly bytes: number };
+  readonly volumes: readonly SavedVolume[];
+  readonly images: CriuImageSummary & { readonly prefix: string };
+  readonly pidAtDump: number;
+}
+
+export interface Provenance {
+  readonly by: string;
+  readonly reason: string;
+  readonly operation: string;
+  readonly node: string;
+  readonly stasis: string;
+  readonly kernel: string;
+  readonly architecture: string;
+  readonly cpu: { readonly model: string; readonly features: readonly string[] };
+  readonly criu: string;
+  readonly image: string | undefined;
+  readonly parent: string | undefined;
+}
+
+export interface PodDescription {
+  readonly version: typeof DESCRIPTION_VERSION;
+  readonly mode: 'stop' | 'leave-running';
+  readonly memoryPath: 'directory' | 'page-server';
+  readonly frozenAtMs: number;
+  /** Until the thaw; of a container that was stopped: until the manifest was written. */
+  readonly frozenMs: number;
+  readonly phases: readonly { readonly name: string; readonly ms: number }[];
+  readonly findings: readonly Finding[];
+  readonly pod: { readonly name: string; readonly namespace?: string; readonly uid?: string };
+  readonly containers: readonly SavedContainer[];
+  /** In plain words, what a restore will not bring back. */
+  readonly notSaved: readonly string[];
+  readonly provenance: Provenance;
+}
+
+/** The manifest is signed by a trusted node, so its shape is trusted too; only the version is checked. */
+export function podDescription(summary: CheckpointSummary): PodDescription {
+  const description = summary.description as unknown as PodDescription;
+  if (description.version !== DESCRIPTION_VERSION) {
+    throw new StasisError('FORMAT_UNSUPPORTED', `checkpoint ${summary.id} has a description of version ${String(description.version)}`, { hint: 'a newer Stasis wrote it: use that version to restore' });
+  }
+  return description;
+}
+

@@ -1,0 +1,65 @@
+/**
+ * What a dead agent leaves for the next one: a file for each operation in progress, written before every step that
+ * has an effect outside this process, removed when the operation has ended and cleaned up.
+ */
+import { join } from 'node:path';
+import type { CheckpointId, ContainerId, LineageId, OperationId } from '../core/ids.ts';
+import { listDirectory, makePrivateDirectory, readJsonFile, removeTree, writeFileAtomic } from '../host/files.ts';
+import type { RuntimeRoot } from '../runtime/types.ts';
+
+export interface CheckpointRecord {
+  readonly kind: 'checkpoint';
+  readonly operation: OperationId;
+  readonly step: string;
+  readonly checkpoint: CheckpointId;
+  readonly lineage: LineageId;
+  readonly stop: boolean;
+  readonly container: { readonly id: ContainerId; readonly at: RuntimeRoot; readonly pid: number; readonly pidStart: number };
+  readonly guardDirectory: string;
+  readonly stagingDirectory: string;
+}
+
+export interface RestoreRecord {
+  readonly kind: 'restore';
+  readonly operation: OperationId;
+  readonly step: string;
+  readonly checkpoint: CheckpointId;
+  readonly container: { readonly id: ContainerId; readonly at: RuntimeRoot };
+  /** Directory of the rebuilt bundle, undefined when the bundle was given. */
+  readonly bundleDirectory: string | undefined;
+  readonly stagingDirectory: string;
+}
+
+export type JournalRecord = CheckpointRecord | RestoreRecord;
+
+export class Journal {
+  readonly #directory: string;
+
+  constructor(directory: string) {
+    this.#directory = directory;
+    makePrivateDirectory(directory);
+  }
+
+  write(record: JournalRecord): void {
+    writeFileAtomic(this.#path(record.operation), JSON.stringify(record));
+  }
+
+  remove(operation: OperationId): void {
+    removeTree(this.#path(operation));
+  }
+
+  /** What is left of an earlier agent. A torn file is one whose operation had not begun: it is dropped. */
+  records(): JournalRecord[] {
+    const records: JournalRecord[] = [];
+    for (const name of listDirectory(this.#directory)) {
+      const record = readJsonFile(join(this.#directory, name)) as JournalRecord | undefined;
+      if (record?.kind === 'checkpoint' || record?.kind === 'restore') records.push(record);
+      else removeTree(join(this.#directory, name));
+    }
+    return records;
+  }
+
+  #path(operation: OperationId): string {
+    return join(this.#directory, `${operation}.json`);
+  }
+}

@@ -1,0 +1,41 @@
+/**
+ * Which lineage a container of this node belongs to: successive checkpoints of one workload share a data key and
+ * their chunks. A restored container goes on in the lineage that it came from.
+ */
+import type { LineageId } from '../core/ids.ts';
+import { readJsonFile, writeFileAtomic } from '../host/files.ts';
+import type { Container } from '../runtime/types.ts';
+
+/** Entries of containers that are long gone are dropped beyond this many, oldest first. */
+const MAX_ENTRIES = 10_000;
+
+export class Lineages {
+  readonly #path: string;
+  readonly #entries: Map<string, LineageId>;
+
+  constructor(path: string) {
+    this.#path = path;
+    this.#entries = new Map(Object.entries((readJsonFile(path) ?? {}) as Record<string, LineageId>));
+  }
+
+  of(container: Container): LineageId | undefined {
+    return this.#entries.get(key(container));
+  }
+
+  remember(container: Container, lineage: LineageId): void {
+    const name = key(container);
+    if (this.#entries.get(name) === lineage) return;
+    this.#entries.delete(name);
+    this.#entries.set(name, lineage);
+    for (const oldest of this.#entries.keys()) {
+      if (this.#entries.size <= MAX_ENTRIES) break;
+      this.#entries.delete(oldest);
+    }
+    writeFileAtomic(this.#path, JSON.stringify(Object.fromEntries(this.#entries)));
+  }
+}
+
+/** An id can be used again for another workload: the time of creation tells them apart. */
+function key(container: Container): string {
+  return `${container.at.root}/${container.id}@${container.createdMs}`;
+}

@@ -1,0 +1,96 @@
+/**
+ * At the start, before anything else is served: what a dead agent left is finished or rolled back.
+ *
+ * A checkpoint: its guard settles the container (thawed, or dead because committed). The manifest exists: the checkpoint
+ * stands, unless its container should have died for it and was let go; no manifest: its packs are garbage.
+ * A restore: the container is removed, unless the journal says that it was complete.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { asStasisError, isStasisError } from '../core/errors.ts';
+import { listDirectory, removeTree } from '../host/files.ts';
+import { killOperation } from '../host/operation-processes.ts';
+import { recoverGuard } from '../host/guard.ts';
+import { processAlive } from '../host/proc.ts';
+import { findContainer, listContainers, remove, removeBundle } from '../runtime/index.ts';
+import type { AgentContext } from './context.ts';
+import type { CheckpointRecord, JournalRecord, RestoreRecord } from './journal.ts';
+import { containerDirectory, containersDirectory } from './restore/container-directory.ts';
+
+export async function recover(agent: AgentContext): Promise<void> {
+  for (const record of agent.journal.records()) {
+    try {
+      const outcome = record.kind === 'checkpoint' ? await recoverCheckpoint(agent, record) : await recoverRestore(agent, record);
+      agent.journal.remove(record.operation);
+      agent.log.event('operation.recovered', { operation_id: record.operation, kind: record.kind, checkpoint_id: record.checkpoint, outcome });
+    } catch (error) {
+      // Kept in the journal: the next start tries again, and until then nothing else is held up.
+      agent.log.event('operation.unrecovered', { operation_id: record.operation, kind: record.kind, err: asStasisError(error, 'recovery failed') });
+    }
+    removeStaging(record);
+  }
+  await sweepGuards(agent);
+  await sweepContainers(agent);
+}
+
+async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord): Promise<string> {
+  const { checkpoint, container } = record;
+  const decision = existsSync(record.guardDirectory) ? await recoverGuard(agent.settings.scripts.guard, record.guardDirectory) : undefined;
+  await killOperation(record.operation);
+  removeTree(record.guardDirectory);
+  if (!(await agent.repository.exists(checkpoint, { signal: undefined }))) {
+    await agent.repository.discard(checkpoint, { signal: undefined });
+    return 'rolled back';
+  }
+  if (!record.stop) return 'finished';
+  if (processAlive(container.pid, container.pidStart)) {
+    // Nothing was lost by going on, and a checkpoint that nobody reported must not be restored beside it.
+    await agent.repository.delete(checkpoint, { signal: undefined });
+    return 'rolled back';
+  }
+  if (decision === 'commit') await removeFromRuntime(agent, record);
+  return 'finished';
+}
+
+/** criu killed the tasks, but the runtime may have died before it took the container off its books. */
+async function removeFromRuntime(agent: AgentContext, { container }: CheckpointRecord): Promise<void> {
+  try {
+    const left = await findContainer([container.at], container.id, { signal: undefined });
+    if (left.status === 'stopped') await remove(container.at, container.id, { force: true, signal: undefined });
+  } catch (error) {
+    if (!isStasisError(error, 'CONTAINER_NOT_FOUND')) throw error;
+  }
+}
+
+async function recoverRestore(agent: AgentContext, record: RestoreRecord): Promise<string> {
+  await killOperation(record.operation);
+  await remove(record.container.at, record.container.id, { force: true, signal: undefined });
+  if (record.bundleDirectory !== undefined) await removeBundle(record.bundleDirectory);
+  return 'rolled back';
+}
+
+function removeStaging(record: JournalRecord): void {
+  removeTree(record.stagingDirectory);
+}
+
+/** A guard without a journal: its agent died between the two, with nothing frozen. */
+async function sweepGuards(agent: AgentContext): Promise<void> {
+  const guards = join(agent.settings.runDirectory, 'guards');
+  for (const name of listDirectory(guards)) {
+    await recoverGuard(agent.settings.scripts.guard, join(guards, name));
+    removeTree(join(guards, name));
+    agent.log.event('guard.stale', { operation_id: name });
+  }
+}
+
+/** Bundles of restored containers that the runtime does not know any more: unmounted and removed. */
+export async function sweepContainers(agent: AgentContext): Promise<void> {
+  const { containers } = await listContainers(agent.roots(), { signal: undefined });
+  const known = new Set(containers.map((container) => container.bundle));
+  const inRestore = new Set(agent.journal.records().flatMap((record) => (record.kind === 'restore' ? [record.container.id as string] : [])));
+  for (const name of listDirectory(containersDirectory(agent))) {
+    const directory = containerDirectory(agent, name as never);
+    const used = [...known].some((bundle) => bundle === directory || bundle.startsWith(`${directory}/`));
+    if (!used && !inRestore.has(name)) await removeBundle(directory);
+  }
+}

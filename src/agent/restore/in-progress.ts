@@ -1,0 +1,109 @@
+/** A restore between prepare and finish: one method for each step. Disposing of it undoes an unfinished one. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { StasisError } from '../../core/errors.ts';
+import { loadImages } from '../../image/criu/index.ts';
+import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
+import { criuConfig, findContainer, openBundle, remove, restore as runtimeRestore } from '../../runtime/index.ts';
+import type { Bundle } from '../../runtime/index.ts';
+import type { Container } from '../../runtime/types.ts';
+import type { StagingArea } from '../../host/staging.ts';
+import type { AgentContext } from '../context.ts';
+import type { Operation } from '../operation.ts';
+import { containerDirectory } from './container-directory.ts';
+import type { RestorePlan } from './restore.ts';
+
+interface Parts {
+  readonly agent: AgentContext;
+  readonly plan: RestorePlan;
+  readonly operation: Operation;
+  readonly staging: StagingArea;
+  readonly directories: { readonly images: string; readonly work: string; readonly container: string };
+  readonly undo: AsyncDisposableStack;
+}
+
+/** CRIU needs this much beyond the images themselves. */
+const MEMORY_MARGIN = 1.05;
+
+export class RestoreInProgress implements AsyncDisposable {
+  readonly #parts: Parts;
+  #bundle: Bundle | undefined;
+
+  private constructor(parts: Parts) {
+    this.#parts = parts;
+  }
+
+  static async prepare(agent: AgentContext, plan: RestorePlan, operation: Operation, signal: AbortSignal): Promise<RestoreInProgress> {
+    await using undo = new AsyncDisposableStack();
+    const staging = undo.use(await agent.staging.open(operation.id));
+    const images = plan.saved.images;
+    operation.expectBytes(plan.reader.summary.bytes.raw);
+    await staging.require((images.pagesBytes + images.metadataBytes) * MEMORY_MARGIN, { signal });
+    const container = containerDirectory(agent, plan.id);
+    undo.defer(async () => agent.journal.remove(operation.id));
+    agent.journal.write({
+      kind: 'restore', operation: operation.id, step: 'prepare', checkpoint: plan.request.checkpoint, container: { id: plan.id, at: plan.at },
+      bundleDirectory: plan.request.bundle === undefined ? container : undefined, stagingDirectory: staging.directory,
+    });
+    const directories = { images: join(staging.directory, 'images'), work: join(staging.directory, 'work'), container };
+    mkdirSync(directories.images, { mode: 0o700 });
+    mkdirSync(directories.work, { mode: 0o700 });
+    mkdirSync(container, { recursive: true, mode: 0o700 });
+    return new RestoreInProgress({ agent, plan, operation, staging, directories, undo: undo.move() });
+  }
+
+  /** The overlay's upper directory is written before it is mounted: below a mounted overlay that would be undefined. */
+  async files(signal: AbortSignal): Promise<void> {
+    const { plan, directories, operation, undo } = this.#parts;
+    const { reader, saved } = plan;
+    const onBytes = (count: number): void => operation.addBytes(count);
+    const bundle = await openBundle({
+      given: plan.request.bundle, directory: directories.container, id: plan.id, spec: saved.spec, rootfs: saved.rootfs.layout,
+      volumes: saved.volumes.map(({ destination, fstype }) => ({ destination, fstype })),
+    });
+    this.#bundle = bundle;
+    undo.defer(() => bundle.remove());
+    if (saved.rootfs.saved) {
+      if (bundle.upper !== undefined) await loadTree(reader, saved.rootfs.prefix, bundle.upper, { signal, onBytes });
+      else await loadTreeMerged(reader, saved.rootfs.prefix, bundle.rootfs, { signal, onBytes });
+    }
+    for (const [index, volume] of saved.volumes.entries()) {
+      const target = bundle.volumes[index];
+      if (target === undefined) throw new StasisError('RESTORE_INCOMPATIBLE', `the bundle has no mount for the saved volume ${volume.destination}`);
+      await loadTree(reader, volume.prefix, target, { signal, onBytes });
+    }
+    await bundle.mount();
+  }
+
+  async fetch(signal: AbortSignal): Promise<void> {
+    const { plan, directories, operation } = this.#parts;
+    await loadImages(plan.reader, plan.saved.images.prefix, directories.images, { signal, onBytes: (count) => operation.addBytes(count) });
+  }
+
+  async restore(signal: AbortSignal): Promise<void> {
+    const { agent, plan, operation, directories, undo } = this.#parts;
+    const config = join(directories.work, 'criu.conf');
+    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.request.flags.tcpClose }), { mode: 0o600 });
+    undo.defer(() => remove(plan.at, plan.id, { force: true, signal: undefined }));
+    await runtimeRestore({
+      at: plan.at, id: plan.id, bundle: this.#bundle!.directory, imageDir: directories.images, workDir: directories.work, flags: plan.request.flags,
+      criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'),
+      stdout: join(directories.container, 'stdout.log'), stderr: join(directories.container, 'stderr.log'),
+    }, agent.toolchain, { signal, timeoutMs: agent.settings.operationDeadlineMs, launcher: agent.settings.scripts.restore });
+  }
+
+  /** From here on the container is one like any other: only the staging and the journal go. */
+  async finish(signal: AbortSignal): Promise<Container> {
+    const { agent, plan, operation, staging } = this.#parts;
+    const container = await findContainer(agent.roots(), plan.id, { signal });
+    agent.journal.remove(operation.id);
+    // What was made stays: the stack is emptied without being run.
+    this.#parts.undo.move();
+    await staging[Symbol.asyncDispose]();
+    return container;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    await this.#parts.undo.disposeAsync();
+  }
+}

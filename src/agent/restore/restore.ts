@@ -1,0 +1,142 @@
+/**
+ * Restore of a checkpoint as an ordinary container of runc or crun: the whole operation as a list of steps.
+ *
+ *   open      manifest read, seal and signature checked
+ *   examine   does it fit this node, is the id free, does no other copy run?
+ *   prepare   space reserved, journal written
+ *   files     root file system and volumes rebuilt, every byte verified
+ *   fetch     criu's images into private memory, every byte verified
+ *   restore   the runtime brings the processes back
+ *   finish    clean up
+ *
+ * Nothing runs before everything is verified. A failure leaves neither container nor bundle behind.
+ */
+import { join } from 'node:path';
+import { StasisError, isStasisError } from '../../core/errors.ts';
+import { parseContainerId, type CheckpointId, type ContainerId, type OperationId } from '../../core/ids.ts';
+import type { CheckpointReader } from '../../repository/types.ts';
+import { findContainer, listContainers } from '../../runtime/index.ts';
+import type { Container, RuntimeName, RuntimeRoot } from '../../runtime/types.ts';
+import type { AgentContext } from '../context.ts';
+import { podDescription, type PodDescription, type SavedContainer } from '../description.ts';
+import { requireCpu } from '../node-info.ts';
+import type { Operation, Phase } from '../operation.ts';
+import { RestoreInProgress } from './in-progress.ts';
+
+export const RESTORE_STEPS = ['open', 'examine', 'prepare', 'files', 'fetch', 'restore', 'finish'] as const;
+
+export interface RestoreRequest {
+  readonly checkpoint: CheckpointId;
+  /** Undefined: the id it had. */
+  readonly container: string | undefined;
+  /** Undefined: the bundle is rebuilt. */
+  readonly bundle: string | undefined;
+  readonly runtime: RuntimeName | undefined;
+  /** Although a container of the same lineage runs here. */
+  readonly clone: boolean;
+  readonly ignoreCompatibility: boolean;
+  /** Keep CRIU's log and configuration after a success, too. */
+  readonly keep: boolean;
+  readonly flags: { readonly tcpEstablished: boolean; readonly tcpClose: boolean; readonly fileLocks: boolean; readonly extUnixSk: boolean; readonly shellJob: boolean };
+}
+
+export interface RestoreOutcome {
+  readonly operation: OperationId;
+  readonly checkpoint: CheckpointId;
+  readonly container: Container;
+  readonly phases: readonly Phase[];
+  readonly totalMs: number;
+  readonly bytes: number;
+  readonly storedBytes: number;
+  /** From the freeze of a container that was stopped to the end of this restore. */
+  readonly downtimeMs: number | undefined;
+}
+
+/** What is to be restored, as what, by whom. */
+export interface RestorePlan {
+  readonly reader: CheckpointReader;
+  readonly description: PodDescription;
+  readonly saved: SavedContainer;
+  readonly id: ContainerId;
+  readonly at: RuntimeRoot;
+  readonly request: RestoreRequest;
+}
+
+export async function restore(agent: AgentContext, request: RestoreRequest, operation: Operation): Promise<RestoreOutcome> {
+  const started = agent.clock.monotonic();
+  const opened = await operation.step('open', async (signal) => {
+    const reader = await agent.repository.open(request.checkpoint, { signal });
+    return { reader, description: podDescription(reader.summary) };
+  });
+  const plan = await operation.step('examine', (signal) => examineRestore(agent, request, opened, signal));
+  await using inProgress = await operation.step('prepare', (signal) => RestoreInProgress.prepare(agent, plan, operation, signal));
+  await operation.step('files', (signal) => inProgress.files(signal));
+  await operation.step('fetch', (signal) => inProgress.fetch(signal));
+  await operation.step('restore', (signal) => inProgress.restore(signal));
+  const container = await operation.step('finish', (signal) => inProgress.finish(signal));
+  agent.lineages.remember(container, plan.reader.summary.lineage);
+  return {
+    operation: operation.id, checkpoint: request.checkpoint, container, phases: operation.phases, totalMs: agent.clock.monotonic() - started,
+    bytes: plan.reader.summary.bytes.raw, storedBytes: plan.reader.summary.bytes.stored,
+    downtimeMs: plan.description.mode === 'stop' ? agent.clock.now() - plan.description.frozenAtMs : undefined,
+  };
+}
+
+async function examineRestore(agent: AgentContext, request: RestoreRequest, opened: Pick<RestorePlan, 'reader' | 'description'>, signal: AbortSignal): Promise<RestorePlan> {
+  const { description, reader } = opened;
+  const saved = description.containers[0];
+  if (saved === undefined || description.containers.length !== 1) {
+    throw new StasisError('RESTORE_INCOMPATIBLE', `checkpoint ${request.checkpoint} holds ${description.containers.length} containers, this node restores checkpoints of one`);
+  }
+  if (!request.ignoreCompatibility) {
+    requireCpu(description.provenance.cpu, description.provenance.architecture);
+    requireCriu(agent, description);
+  }
+  const id = parseContainerId(request.container ?? saved.id);
+  const at = restoreRoot(agent, request.runtime ?? saved.runtime);
+  await requireFreeId(agent, id, signal);
+  if (!request.clone) await requireNoCopy(agent, reader, signal);
+  return { ...opened, saved, id, at, request };
+}
+
+/** Images of criu 4.2 cannot be read by an older criu, and a newer one may have written what this one does not know. */
+function requireCriu(agent: AgentContext, description: PodDescription): void {
+  const [major = 0, minor = 0] = (/(\d+)\.(\d+)/.exec(description.provenance.criu)?.slice(1) ?? []).map(Number);
+  const [hereMajor, hereMinor] = agent.toolchain.criu.version;
+  if (hereMajor < major || (hereMajor === major && hereMinor < minor)) {
+    throw new StasisError('RESTORE_INCOMPATIBLE', `the checkpoint was made by criu ${major}.${minor}, this node has criu ${hereMajor}.${hereMinor}`, {
+      hint: 'restore on a node with the same criu or a newer one',
+    });
+  }
+}
+
+/** Restored containers live in the first plain state directory of their runtime, where its own command line finds them. */
+function restoreRoot(agent: AgentContext, runtime: RuntimeName): RuntimeRoot {
+  const installed = agent.toolchain.runtimes.find((candidate) => candidate.name === runtime);
+  if (installed === undefined) {
+    throw new StasisError('RESTORE_INCOMPATIBLE', `${runtime} is not installed on this node`, { hint: 'install it, or choose the other runtime: stasis restore --runtime' });
+  }
+  return agent.roots().find((root) => root.runtime === runtime) ?? { runtime, binary: installed.binary, root: join('/run', runtime) };
+}
+
+async function requireFreeId(agent: AgentContext, id: ContainerId, signal: AbortSignal): Promise<void> {
+  try {
+    const holder = await findContainer(agent.roots(), id, { signal });
+    if (holder.id !== id) return;
+    throw new StasisError('CONTAINER_EXISTS', `a container ${id} (${holder.status}) exists below ${holder.at.root}`, {
+      hint: 'delete it, or restore under another id: stasis restore --name NEW',
+    });
+  } catch (error) {
+    if (!isStasisError(error, 'CONTAINER_NOT_FOUND')) throw error;
+  }
+}
+
+async function requireNoCopy(agent: AgentContext, reader: CheckpointReader, signal: AbortSignal): Promise<void> {
+  const { containers } = await listContainers(agent.roots(), { signal });
+  const copy = containers.find((container) => container.status !== 'stopped' && agent.lineages.of(container) === reader.summary.lineage);
+  if (copy !== undefined) {
+    throw new StasisError('CHECKPOINT_IN_USE', `container ${copy.id} of the same lineage is ${copy.status}: a second copy would do its work twice`, {
+      hint: 'stop it first, or ask for a copy: stasis restore --clone',
+    });
+  }
+}

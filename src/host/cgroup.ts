@@ -1,0 +1,93 @@
+/** Freezing and thawing a cgroup: the v1 freezer controller and the cgroup v2 freezer. */
+import { readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
+import { StasisError, asStasisError } from '../core/errors.ts';
+
+export interface FreezerLocation {
+  readonly version: 1 | 2;
+  readonly directory: string;
+}
+
+/** A v1 freezer that meets a task in the middle of something says FREEZING: look again this often. */
+const POLL_MS = 1;
+
+export class Freezer {
+  readonly #at: FreezerLocation;
+
+  constructor(at: FreezerLocation) {
+    this.#at = at;
+  }
+
+  /** What to write where to thaw; for the guard, which has no Node.js. */
+  get thawInstruction(): string {
+    return this.#at.version === 1 ? `${join(this.#at.directory, 'freezer.state')} THAWED` : `${join(this.#at.directory, 'cgroup.freeze')} 0`;
+  }
+
+  /** Throws CONTAINER_EXITED when the cgroup is gone. */
+  frozen(): boolean {
+    try {
+      if (this.#at.version === 1) return readFileSync(join(this.#at.directory, 'freezer.state'), 'utf8').startsWith('FROZEN');
+      return /^frozen 1$/m.test(readFileSync(join(this.#at.directory, 'cgroup.events'), 'utf8'));
+    } catch (error) {
+      throw this.#gone(error);
+    }
+  }
+
+  /** Resolves when every task stands still. On failure the cgroup is thawed again. */
+  async freeze({ signal, timeoutMs }: { signal: AbortSignal | undefined; timeoutMs: number }): Promise<void> {
+    const until = performance.now() + timeoutMs;
+    try {
+      this.#write(true);
+      while (!this.frozen()) {
+        signal?.throwIfAborted();
+        if (performance.now() > until) {
+          throw new StasisError('DEADLINE_EXCEEDED', `the processes below ${this.#at.directory} did not freeze within ${timeoutMs} ms`, {
+            hint: 'a process in uninterruptible sleep (state D) cannot be frozen: look for stuck NFS or disk I/O',
+          });
+        }
+        await delay(POLL_MS);
+        // A v1 freezer in FREEZING tries again only when told.
+        if (this.#at.version === 1) this.#write(true);
+      }
+    } catch (error) {
+      try {
+        this.thaw();
+      } catch {
+        // Gone: nothing is left to thaw, and the first error says so.
+      }
+      throw error;
+    }
+  }
+
+  /** Synchronous, so that nothing can come between the decision and the thaw. */
+  thaw(): void {
+    this.#write(false);
+  }
+
+  /** Host pids of the tasks in this cgroup (not below it). */
+  pids(): number[] {
+    try {
+      return readFileSync(join(this.#at.directory, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
+    } catch {
+      return [];
+    }
+  }
+
+  #write(freeze: boolean): void {
+    try {
+      if (this.#at.version === 1) writeFileSync(join(this.#at.directory, 'freezer.state'), freeze ? 'FROZEN' : 'THAWED', { flag: 'r+' });
+      else writeFileSync(join(this.#at.directory, 'cgroup.freeze'), freeze ? '1' : '0', { flag: 'r+' });
+    } catch (error) {
+      throw this.#gone(error);
+    }
+  }
+
+  #gone(error: unknown): StasisError {
+    const code = (error as { code?: string }).code;
+    if (code === 'ENOENT' || code === 'ENODEV') {
+      return new StasisError('CONTAINER_EXITED', `the cgroup ${this.#at.directory} is gone: the container has ended`, { cause: error });
+    }
+    return asStasisError(error, `cannot use the freezer of ${this.#at.directory}`);
+  }
+}

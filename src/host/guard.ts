@@ -1,0 +1,147 @@
+/**
+ * The dead man's switch around every freeze (promise 1): a process of its own, deploy/libexec/stasis-guard, that thaws the
+ * container when the agent dies or the freeze budget ends. Whoever makes the symbolic link `decision` first decides:
+ * the agent (released, commit) or the guard (thaw). An agent that was paused and wakes up too late finds the link there.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { closeSync, constants, mkdirSync, openSync, readlinkSync, symlinkSync, watch, writeFileSync, writeSync, existsSync } from 'node:fs';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { StasisError, errnoCode } from '../core/errors.ts';
+import { AT_FDCWD, mknodat } from './libc.ts';
+import { run } from './process.ts';
+import { makePrivateDirectory, removeTree } from './files.ts';
+
+export type Decision = 'released' | 'commit' | 'thaw';
+
+export interface GuardTarget {
+  /** Directory of this guard, created here; on a tmpfs, because it must not outlive a reboot. */
+  readonly directory: string;
+  readonly operationId: string;
+  readonly init: { readonly pid: number; readonly start: number };
+  /** Freezer.thawInstruction, or undefined when the container was paused before and shall stay so. */
+  readonly thawInstruction: string | undefined;
+  /** Whether criu's post-dump hook will wait for the decision. */
+  readonly hook: boolean;
+  readonly budgetMs: number;
+}
+
+const ARM_TIMEOUT_MS = 5000;
+
+export class Guard implements AsyncDisposable {
+  readonly directory: string;
+  readonly #child: ChildProcess;
+  readonly #answer: number | undefined;
+  #fired = false;
+
+  private constructor(directory: string, child: ChildProcess, answer: number | undefined) {
+    this.directory = directory;
+    this.#child = child;
+    this.#answer = answer;
+    child.once('exit', () => {
+      this.#fired = true;
+    });
+  }
+
+  /** Resolves when the guard watches. Nothing may be frozen before. */
+  static async arm(script: string, target: GuardTarget): Promise<Guard> {
+    makePrivateDirectory(join(target.directory, '..'));
+    removeTree(target.directory);
+    mkdirSync(target.directory, { mode: 0o700 });
+    writeFileSync(join(target.directory, 'freezer'), target.thawInstruction === undefined ? '' : `${target.thawInstruction}\n`);
+    writeFileSync(join(target.directory, 'operation'), `${target.operationId}\n`);
+    writeFileSync(join(target.directory, 'init'), `${target.init.pid} ${target.init.start}\n`);
+    let answer: number | undefined;
+    if (target.hook) {
+      const fifo = join(target.directory, 'answer');
+      mknodat(AT_FDCWD, fifo, constants.S_IFIFO | 0o600, 0n);
+      // Both ways: opening does not wait for the hook, and the hook sees the end when this process dies.
+      answer = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
+    }
+    const child = spawn(script, ['watch', target.directory, String(Math.ceil(target.budgetMs))], { detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
+    const guard = new Guard(target.directory, child, answer);
+    child.unref();
+    try {
+      const timeout = AbortSignal.timeout(ARM_TIMEOUT_MS);
+      await Promise.race([once(child.stdout!, 'data', { signal: timeout }), once(child, 'exit', { signal: timeout }).then(() => Promise.reject(new Error('it ended at once')))]);
+    } catch (error) {
+      await guard[Symbol.asyncDispose]();
+      throw new StasisError('INTERNAL', 'the guard of the freeze could not be started, so nothing was frozen', { cause: error, hint: `try ${script} by hand` });
+    }
+    child.stdout!.destroy();
+    return guard;
+  }
+
+  /** True once the guard process is gone before its time: from then on only the agent can thaw. */
+  get gone(): boolean {
+    return this.#fired;
+  }
+
+  /**
+   * Makes the decision, or throws FREEZE_BUDGET_EXCEEDED because the guard was first and the container goes on.
+   * Deciding twice the same is fine.
+   */
+  decide(decision: 'released' | 'commit'): void {
+    try {
+      symlinkSync(decision, join(this.directory, 'decision'));
+    } catch (error) {
+      if (errnoCode(error) !== 'EEXIST') throw error;
+      if (readDecision(this.directory) === decision) return;
+      throw new StasisError('FREEZE_BUDGET_EXCEEDED', 'the freeze budget ended and the guard let the container go on', {
+        hint: 'raise the freeze budget, or checkpoint when the node and the store are less busy',
+      });
+    }
+  }
+
+  /** Wakes the post-dump hook, which then looks at the decision. */
+  answerHook(): void {
+    if (this.#answer === undefined) return;
+    try {
+      writeSync(this.#answer, '\n');
+    } catch (error) {
+      // Full means that it was told before.
+      if (errnoCode(error) !== 'EAGAIN') throw error;
+    }
+  }
+
+  /** Resolves when criu has written everything and waits in its post-dump hook. */
+  async dumped({ signal }: { signal: AbortSignal }): Promise<void> {
+    const marker = join(this.directory, 'dumped');
+    const watcher = watch(this.directory);
+    try {
+      while (!existsSync(marker)) await once(watcher, 'change', { signal });
+    } finally {
+      watcher.close();
+    }
+  }
+
+  /** After a commit: the container is seen dead, the guard has nothing left to do. */
+  markDone(): void {
+    writeFileSync(join(this.directory, 'done'), '');
+  }
+
+  /** Ends the guard's watch. It acts on its own unless a decision was made, so undecided means thaw. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    if (this.#answer !== undefined) closeSync(this.#answer);
+    if (this.#child.exitCode === null && this.#child.signalCode === null && this.#child.pid !== undefined) {
+      const ended = once(this.#child, 'exit');
+      this.#child.stdin?.destroy();
+      await ended;
+    }
+    removeTree(this.directory);
+  }
+}
+
+export function readDecision(directory: string): Decision | undefined {
+  try {
+    return readlinkSync(join(directory, 'decision')) as Decision;
+  } catch {
+    return undefined;
+  }
+}
+
+/** For a guard directory whose agent is dead: does, or waits for, what its guard does. Returns the decision that stands. */
+export async function recoverGuard(script: string, directory: string): Promise<Decision | undefined> {
+  await run(script, ['recover', directory], { signal: undefined, timeoutMs: 60_000 });
+  return readDecision(directory);
+}
