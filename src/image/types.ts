@@ -15,11 +15,57 @@ export interface CriuImageSummary {
   readonly processes: number;
   readonly plugins: readonly string[];
   readonly tcpClose: boolean;
+  /** What `stasis inspect` shows; JSON, bounded, made while the images were at hand. */
+  readonly report?: CriuReport;
 }
 
-/** Saves a CRIU image directory under `prefix` ("containers/0/criu/"). Memory is cut at windows of the address space. */
+export interface ReportedProcess {
+  /** Pids as the container sees them. */
+  readonly pid: number;
+  readonly ppid: number;
+  readonly threads: number;
+  readonly comm: string;
+  readonly state: 'alive' | 'dead' | 'stopped' | 'zombie' | 'unknown';
+  /** Bytes of its pages in the images, and those of them that a lazy restore may fetch later. */
+  readonly memoryBytes: number;
+  readonly lazyBytes: number;
+  /** Bytes of address space by kind, and the number of mappings. */
+  readonly mapped?: { readonly count: number; readonly anonymous: number; readonly filePrivate: number; readonly fileShared: number; readonly shared: number; readonly other: number };
+}
+
+export interface CriuReport {
+  readonly imageVersion: number;
+  readonly lsm: string;
+  readonly networkLock: number;
+  /** The largest 100. */
+  readonly processes: readonly ReportedProcess[];
+  readonly memory: { readonly privateBytes: number; readonly sharedBytes: number; readonly lazyBytes: number };
+  readonly tcp: { readonly established: number; readonly listening: readonly string[] };
+  readonly ghostFiles: { readonly count: number; readonly bytes: number };
+  /** What descriptors 0, 1 and 2 of the first process were ("pipe:[123]", "/dev/null"). */
+  readonly stdio: readonly string[];
+  readonly cpu: { readonly vendor: string; readonly family: number; readonly model: number; readonly stepping: number; readonly modelName: string; readonly xfeatures: string } | undefined;
+}
+
+/** Memory that came over a page server and is in the checkpoint already: one pagemap and its pages. */
+export interface ReceivedMemory {
+  readonly pageSize: number;
+  readonly images: readonly {
+    readonly pagemap: string;
+    readonly kind: 'task' | 'shmem';
+    readonly id: number;
+    readonly pagesId: number;
+    readonly pages: number;
+    readonly lazyPages: number;
+  }[];
+}
+
+/**
+ * Saves a CRIU image directory under `prefix` ("containers/0/criu/"). Memory is cut at windows of the address space.
+ * `received`: the memory of this dump that a page server has saved under the same prefix.
+ */
 export interface SaveImages {
-  (writer: CheckpointWriter, prefix: string, imageDir: string, options: { signal: AbortSignal | undefined; onBytes?: (count: number) => void }): Promise<CriuImageSummary>;
+  (writer: CheckpointWriter, prefix: string, imageDir: string, options: { signal: AbortSignal | undefined; onBytes?: (count: number) => void; received?: ReceivedMemory }): Promise<CriuImageSummary>;
 }
 
 /** Rebuilds the directory, byte for byte, files 0600, fresh (fails if not empty). Names are checked: no path separators. */
