@@ -1,0 +1,128 @@
+/** Builds the agent from its configuration and starts it; the order is the argument of safety. */
+import { closeSync, existsSync, openSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { systemClock } from '../core/clock.ts';
+import { StasisError } from '../core/errors.ts';
+import { armFailpoint, noFailpoints, type Failpoints } from '../core/failpoint.ts';
+import { version } from '../core/version.ts';
+import type { Config } from '../config/schema.ts';
+import { makePrivateDirectory } from '../host/files.ts';
+import { tryLock } from '../host/libc.ts';
+import { openStaging } from '../host/staging.ts';
+import { fileKeyProvider, openDirectoryStore, openRepository } from '../repository/index.ts';
+import { serveAgent } from '../rpc/server.ts';
+import { probeToolchain, resolveRoots } from '../runtime/index.ts';
+import { serveTelemetry } from '../telemetry/http.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import type { AgentContext, AgentSettings } from './context.ts';
+import { Journal } from './journal.ts';
+import { Lineages } from './lineages.ts';
+import { recordMetrics } from './metrics.ts';
+import { Operations } from './operations.ts';
+import { recover } from './recover.ts';
+import { agentHandlers } from './service.ts';
+
+/** deploy/libexec of the package that this file was compiled in, wherever the build lies in it. */
+function libexecDirectory(): string {
+  for (let directory = dirname(fileURLToPath(import.meta.url)); directory !== '/'; directory = dirname(directory)) {
+    if (existsSync(join(directory, 'deploy/libexec/stasis-guard'))) return join(directory, 'deploy/libexec');
+  }
+  throw new StasisError('HOST_UNSUPPORTED', 'deploy/libexec was not found beside the program', { hint: 'install the whole package: dist, deploy/libexec and node_modules' });
+}
+
+/** Calls that are still open when the agent stops get this long to hear of the end of their operation. */
+const STOP_GRACE_MS = 5000;
+
+export interface RunningAgent extends AsyncDisposable {
+  readonly context: AgentContext;
+}
+
+export async function startAgent(config: Config, log: Logger, metrics: Metrics): Promise<RunningAgent> {
+  requireRoot();
+  await using stack = new AsyncDisposableStack();
+  makePrivateDirectory(config.stateDirectory);
+  makePrivateDirectory(config.runDirectory);
+  stack.use(lockState(config.stateDirectory));
+  const toolchain = await probeToolchain({ criu: config.criu.binary, runtimes: { runc: config.runtimes.runc.binary, crun: config.runtimes.crun.binary } }, { signal: undefined });
+  log.event('node.probed', { kernel: toolchain.kernel, criu: toolchain.criu.text, runtimes: toolchain.runtimes.map(({ name, version: number }) => `${name} ${number}`) });
+  for (const problem of toolchain.problems) log.event('node.problem', { problem });
+
+  const keys = await fileKeyProvider(config.keys.file, { trustedSigners: config.keys.trustedSigners, onCreate: () => log.event('key.created', { path: config.keys.file }) });
+  const store = await openDirectoryStore(config.repository.directory);
+  const repository = await openRepository({ store, keys, clock: systemClock, workers: config.workers });
+  stack.defer(() => repository.close());
+  log.event('repository.opened', { repository: store.description });
+
+  const staging = stack.use(await openStaging(join(config.runDirectory, 'staging'), { sizeBytes: config.staging.size }));
+  const failpoints = failpointsOf(config);
+  const operations = new Operations({ parallel: config.operations.parallel, clock: systemClock, failpoints });
+  const context: AgentContext = {
+    settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, toolchain, operations,
+    roots: () => resolveRoots(config.runtimes, toolchain),
+    journal: new Journal(join(config.stateDirectory, 'journal')),
+    lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
+    keys: { signer: keys.signer, recipient: keys.recipient, trustedSigners: config.keys.trustedSigners, repository: store.description },
+    startedMs: systemClock.now(),
+  };
+  await recover(context);
+  stack.use(recordMetrics(metrics, context));
+  await serve(stack, config, context, metrics);
+  log.event('agent.started', { version, node: config.nodeName, socket: config.socket, repository: store.description });
+
+  const owned = stack.move();
+  return { context, [Symbol.asyncDispose]: () => owned.disposeAsync() };
+}
+
+/** Disposed of from the last to the first: no new calls, running operations undone, then the servers. */
+async function serve(stack: AsyncDisposableStack, config: Config, context: AgentContext, metrics: Metrics): Promise<void> {
+  let ready = true;
+  if (config.metrics.listen !== '') {
+    const telemetry = stack.use(await serveTelemetry({ listen: config.metrics.listen, metrics, logger: context.log, ready: () => ({ ready, reason: 'stopping' }) }));
+    context.log.event('http.listening', { address: telemetry.address });
+  }
+  const { cert, key, ca } = config.listen.tls;
+  const server = await serveAgent({
+    handlers: agentHandlers(context), socket: config.socket, logger: context.log, metrics, clock: context.clock,
+    listen: config.listen.address === '' ? undefined : { address: config.listen.address, tls: { cert, key, ca } },
+  });
+  server.setServing(true);
+  stack.defer(() => server.close({ graceMs: STOP_GRACE_MS }));
+  stack.defer(async () => {
+    ready = false;
+    server.setServing(false);
+    await context.operations.stop();
+  });
+}
+
+function settingsOf(config: Config): AgentSettings {
+  const libexec = libexecDirectory();
+  return {
+    nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path,
+    freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
+    cipher: config.repository.cipher, parallel: config.operations.parallel,
+    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore') },
+  };
+}
+
+function failpointsOf(config: Config): Failpoints {
+  if (config.testing.failpoint === '') return noFailpoints;
+  return armFailpoint(config.testing.failpoint, { signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep });
+}
+
+function requireRoot(): void {
+  if (process.getuid?.() === 0) return;
+  throw new StasisError('HOST_UNSUPPORTED', 'the agent must run as root: it freezes and rebuilds processes of others', { hint: 'start it as root, or as a privileged DaemonSet' });
+}
+
+/** Two agents with one state directory would undo each other's work. The lock ends with the process. */
+function lockState(directory: string): Disposable {
+  const path = join(directory, 'lock');
+  const fd = openSync(path, 'w', 0o600);
+  if (!tryLock(fd)) {
+    closeSync(fd);
+    throw new StasisError('AGENT_ALREADY_RUNNING', `another agent uses ${dirname(path)}`, { hint: 'stop it first, or give this one its own --state-directory and --run-directory' });
+  }
+  return { [Symbol.dispose]: () => closeSync(fd) };
+}

@@ -1,0 +1,121 @@
+/** A real agent process with directories of its own, and a client of it. */
+import assert from 'node:assert/strict';
+import { spawn, type ChildProcess } from 'node:child_process';
+import { once } from 'node:events';
+import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { join } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import { connectAgent } from '../../src/rpc/client.ts';
+import type { AgentClient, CheckpointRequest, CheckpointResult, Progress, RestoreRequest, RestoreResult } from '../../src/rpc/api.ts';
+
+const program = fileURLToPath(new URL('../../src/bin/agent.js', import.meta.url));
+
+export interface AgentHome {
+  readonly state: string;
+  readonly run: string;
+}
+
+export interface TestAgent {
+  readonly client: AgentClient;
+  readonly pid: number;
+  readonly home: AgentHome;
+  /** Parsed log lines so far. */
+  readonly log: readonly Record<string, unknown>[];
+  kill(): Promise<void>;
+  /** Asks it to stop and returns its exit status. */
+  stop(): Promise<number>;
+  /** Resolves when it has died by itself (a failpoint). */
+  readonly exited: Promise<void>;
+}
+
+export function makeHome(): AgentHome {
+  mkdirSync('/srv/agents', { recursive: true });
+  return { state: mkdtempSync('/srv/agents/state-'), run: mkdtempSync('/run/stasis-test-') };
+}
+
+export function removeHome(home: AgentHome): void {
+  rmSync(home.state, { recursive: true, force: true });
+  rmSync(home.run, { recursive: true, force: true });
+}
+
+export async function startAgent(home: AgentHome, env: Record<string, string> = {}): Promise<TestAgent> {
+  const child = spawn(process.execPath, [program], {
+    stdio: ['ignore', 'pipe', 'pipe'],
+    env: {
+      ...process.env, STASIS_STATE_DIRECTORY: home.state, STASIS_RUN_DIRECTORY: home.run, STASIS_SOCKET: join(home.run, 'agent.sock'),
+      STASIS_METRICS_LISTEN: '', STASIS_STAGING_SIZE: '2G', ...env,
+    },
+  });
+  const log: Record<string, unknown>[] = [];
+  const errors: string[] = [];
+  child.stderr.setEncoding('utf8').on('data', (text: string) => errors.push(text));
+  const ready = Promise.withResolvers<void>();
+  createInterface({ input: child.stdout }).on('line', (line) => {
+    const entry = JSON.parse(line) as Record<string, unknown>;
+    log.push(entry);
+    if (entry['event'] === 'agent.started') ready.resolve();
+  });
+  const exited = once(child, 'exit').then(() => undefined);
+  await Promise.race([ready.promise, exited.then(() => Promise.reject(new Error(`the agent did not start: ${errors.join('')}${JSON.stringify(log.at(-1))}`)))]);
+  const client = await connectAgent({ socket: join(home.run, 'agent.sock') });
+  return {
+    client, pid: child.pid ?? 0, home, log, exited,
+    kill: () => end(child, client, exited, 'SIGKILL'),
+    stop: async () => {
+      await end(child, client, exited, 'SIGTERM');
+      return child.exitCode ?? -1;
+    },
+  };
+}
+
+async function end(child: ChildProcess, client: AgentClient, exited: Promise<void>, signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {
+  client.close();
+  child.kill(signal);
+  await exited;
+}
+
+const checkpointDefaults: Omit<CheckpointRequest, 'container'> = {
+  reason: 'test', leaveRunning: false, tcpEstablished: false, fileLocks: false, extUnixSk: false, shellJob: false, newLineage: false, keep: false,
+};
+
+export async function checkpoint(agent: TestAgent, container: string, more: Partial<CheckpointRequest> = {}, onProgress?: (progress: Progress) => void): Promise<CheckpointResult> {
+  for await (const event of agent.client.checkpoint({ ...checkpointDefaults, container, ...more }, { signal: undefined })) {
+    if (event.type === 'result') return event.result;
+    onProgress?.(event.progress);
+  }
+  throw new Error('the stream ended without a result');
+}
+
+const restoreDefaults: Omit<RestoreRequest, 'checkpoint'> = {
+  reason: 'test', clone: false, tcpEstablished: false, tcpClose: false, fileLocks: false, extUnixSk: false, shellJob: false, ignoreCompatibility: false, keep: false,
+};
+
+export async function restore(agent: TestAgent, id: string, more: Partial<RestoreRequest> = {}, onProgress?: (progress: Progress) => void): Promise<RestoreResult> {
+  for await (const event of agent.client.restore({ ...restoreDefaults, checkpoint: id, ...more }, { signal: undefined })) {
+    if (event.type === 'result') return event.result;
+    onProgress?.(event.progress);
+  }
+  throw new Error('the stream ended without a result');
+}
+
+export async function checkpointIds(agent: TestAgent): Promise<string[]> {
+  const { checkpoints, problems } = await agent.client.listCheckpoints({ pageSize: 0, pageToken: '' }, { signal: undefined });
+  assert.deepEqual(problems, []);
+  return checkpoints.map(({ id }) => id);
+}
+
+function entries(directory: string): string[] {
+  return existsSync(directory) ? readdirSync(directory) : [];
+}
+
+/** Nothing half-made: journal, guards and staging are empty, and every pack belongs to a checkpoint that is listed. */
+export async function assertClean(agent: TestAgent): Promise<void> {
+  const { state, run } = agent.home;
+  assert.deepEqual(entries(join(state, 'journal')), [], 'journal');
+  assert.deepEqual(entries(join(run, 'guards')), [], 'guards');
+  assert.deepEqual(entries(join(run, 'staging')), [], 'staging');
+  const ids = await checkpointIds(agent);
+  const orphans = entries(join(state, 'repository/packs')).filter((name) => !ids.some((id) => name.startsWith(id)));
+  assert.deepEqual(orphans, [], 'packs without a checkpoint');
+}

@@ -1,0 +1,51 @@
+/** The shell loop counter in a real container: it must go on at n + 1 whatever is done to it. */
+import assert from 'node:assert/strict';
+import { readFileSync, rmSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { startTime } from '../../src/host/proc.ts';
+import { startContainer } from './containers.ts';
+
+export interface Counter {
+  readonly id: string;
+  pid: number;
+  pidStart: number;
+  /** Follows the container to where it was restored. */
+  adopt(restored: { container: string; pid: number }): Promise<void>;
+  /** Fails unless it counts on without a gap or a repetition. */
+  assertCounting(): Promise<void>;
+  stop(): Promise<void>;
+}
+
+let serial = 0;
+
+/** Counts into a file of its root file system, so that it can be read wherever it was restored. */
+export async function startCounter(runtime: 'runc' | 'crun'): Promise<Counter> {
+  serial += 1;
+  const id = `counter-${runtime}-${process.pid}-${serial}`;
+  const container = await startContainer({
+    runtime, id, args: ['/bin/sh', '-c', 'i=0; while :; do i=$((i+1)); echo "$i" >> /counter; echo "$i"; sleep 0.02; done'],
+  });
+  let { pid } = container;
+  const numbers = (): number[] => readFileSync(`/proc/${pid}/root/counter`, 'utf8').split('\n').slice(0, -1).map(Number);
+  const counter: Counter = {
+    id, pid, pidStart: startTime(pid) ?? 0,
+    adopt: async (restored) => {
+      pid = restored.pid;
+      counter.pid = pid;
+      counter.pidStart = startTime(pid) ?? 0;
+      assert.notEqual(counter.pidStart, 0, 'the restored container is dead');
+    },
+    assertCounting: async () => {
+      const before = numbers().length;
+      for (let waited = 0; waited < 3000 && numbers().length <= before; waited += 20) await delay(20);
+      const seen = numbers();
+      assert.ok(seen.length > before, 'the counter stands still');
+      seen.forEach((value, index) => assert.equal(value, index + 1, 'a number is missing or doubled'));
+    },
+    stop: async () => {
+      await container.stop();
+      rmSync(container.bundle, { recursive: true, force: true });
+    },
+  };
+  return counter;
+}
