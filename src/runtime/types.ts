@@ -3,7 +3,10 @@ import type { ContainerId } from '../core/ids.ts';
 
 export type RuntimeName = 'runc' | 'crun';
 
-/** A runtime binary with one of its state directories ("/run/runc", "/run/containerd/runc/k8s.io", "/run/crun"). */
+/**
+ * A runtime binary with one of its state directories ("/run/runc", "/run/crun"). Where containers are looked for, a
+ * "*" in the last part stands for any name: "/run/containerd/runc/*".
+ */
 export interface RuntimeRoot {
   readonly runtime: RuntimeName;
   /** Path of the binary. */
@@ -43,7 +46,7 @@ export interface Container {
   readonly manager: 'plain' | 'containerd' | 'podman' | 'cri-o';
   /** Name a person would use: podman's or Kubernetes' container name, else the id. */
   readonly name: string;
-  /** Absolute directories of the container's cgroups on this node: the v1 freezer, or the v2 cgroup. */
+  /** Absolute directory of the container's cgroup on this node: in the v1 freezer hierarchy, or in the v2 one. */
   readonly freezer: { readonly version: 1 | 2; readonly directory: string } | undefined;
   readonly rootfs: Rootfs;
 }
@@ -70,10 +73,20 @@ export interface MemoryEstimate {
   readonly processes: number;
 }
 
+/** A mount in memory that CRIU leaves out because it is a bind mount (/dev/shm of podman, an emptyDir): Stasis saves its files. */
+export interface Volume {
+  /** Mount point inside the container. */
+  readonly destination: string;
+  /** Directory on the node. */
+  readonly source: string;
+  readonly fstype: string;
+}
+
 export interface Verdict {
   readonly checkpointable: boolean;
   readonly findings: readonly Finding[];
   readonly memory: MemoryEstimate;
+  readonly volumes: readonly Volume[];
 }
 
 /** Options of one checkpoint; names follow podman. */
@@ -97,6 +110,19 @@ export interface DumpRequest {
   readonly criuConfig: string;
   /** Goes into the environment of the runtime and so of criu, by which the guard finds them. */
   readonly operationId: string;
+  /** Where the post-dump hook meets the guard; in the environment as STASIS_GUARD_DIR. */
+  readonly guardDirectory?: string;
+}
+
+export interface DumpResult {
+  /** CRIU's statistics (absent when the post-dump hook refused). */
+  readonly statsPath: string;
+  readonly logPath: string;
+  /**
+   * The tasks go on although the caller did not ask for it: runc before 1.2 would throw the container away even when
+   * its dump failed, so it is told to leave it, and the caller kills and removes it after the commit.
+   */
+  readonly leftRunning: boolean;
 }
 
 export interface DumpStats {

@@ -1,0 +1,160 @@
+/**
+ * What /proc does not tell about sockets: the protocol of a socket held by another process, and which UNIX
+ * sockets are connected with which (sock_diag(7), the source of `ss`).
+ */
+import { closeSync, openSync, readlinkSync } from 'node:fs';
+import { endianness } from 'node:os';
+import koffi from 'koffi';
+import { invariant } from '../core/assert.ts';
+import { systemError } from './libc.ts';
+
+const libc = koffi.load('libc.so.6');
+const raw = {
+  getxattr: libc.func('int64_t getxattr(const char* path, const char* name, void* value, size_t size)'),
+  setns: libc.func('int setns(int fd, int type)'),
+  socket: libc.func('int socket(int domain, int type, int protocol)'),
+  send: libc.func('int64_t send(int fd, const void* buffer, size_t size, int flags)'),
+  recv: libc.func('int64_t recv(int fd, void* buffer, size_t size, int flags)'),
+  close: libc.func('int close(int fd)'),
+};
+
+const CLONE_NEWNET = 0x40000000;
+const AF_NETLINK = 16;
+const SOCK_RAW_CLOEXEC = 0o2000003;
+const NETLINK_SOCK_DIAG = 4;
+const MSG_DONTWAIT = 0x40;
+const SOCK_DIAG_BY_FAMILY = 20;
+const NLM_F_REQUEST_DUMP = 0x301;
+const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
+const AF_UNIX = 1;
+/** UDIAG_SHOW_NAME and UDIAG_SHOW_PEER of linux/unix_diag.h, and the attributes that answer them. */
+const SHOW_NAME_AND_PEER = 1 | 4;
+const UNIX_DIAG_NAME = 0;
+const UNIX_DIAG_PEER = 2;
+const HEADER = 16;
+const BODY = 16;
+
+export type UnixSocketType = 'stream' | 'datagram' | 'seqpacket';
+
+export interface UnixSocket {
+  readonly inode: number;
+  readonly type: UnixSocketType;
+  readonly state: 'connected' | 'listening' | 'unconnected';
+  /** Path, or "@name" in the abstract namespace; undefined for an unnamed one. */
+  readonly name: string | undefined;
+  /** Inode of the socket at the other end, undefined when there is none (any more). */
+  readonly peer: number | undefined;
+}
+
+/** "TCP", "MPTCP", "SCTP", "UNIX-STREAM", … of a descriptor in /proc/PID/fd; undefined when it cannot be told. */
+export function socketProtocol(path: string): string | undefined {
+  const value = Buffer.alloc(64);
+  const length = Number(raw.getxattr(path, 'system.sockprotoname', value, value.length));
+  return length <= 0 ? undefined : value.toString('latin1', 0, length).replace(/\0.*$/s, '');
+}
+
+/**
+ * Runs `use` with the calling thread inside another network namespace. Everything in it must be synchronous:
+ * no other code of this thread can then see the change.
+ */
+function insideNetwork<T>(pid: number, use: () => T): T {
+  const mine = '/proc/thread-self/ns/net';
+  if (readlinkSync(mine) === readlinkSync(`/proc/${pid}/ns/net`)) return use();
+  const back = openSync(mine, 'r');
+  try {
+    const there = openSync(`/proc/${pid}/ns/net`, 'r');
+    const entered = raw.setns(there, CLONE_NEWNET) as number;
+    const failure = entered === 0 ? undefined : systemError('setns');
+    closeSync(there);
+    if (failure !== undefined) throw failure;
+    try {
+      return use();
+    } finally {
+      invariant(raw.setns(back, CLONE_NEWNET) === 0, 'a thread could not return to its own network namespace');
+    }
+  } finally {
+    closeSync(back);
+  }
+}
+
+function openDiag(pid: number): number {
+  return insideNetwork(pid, () => {
+    const fd = raw.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG) as number;
+    if (fd < 0) throw systemError('socket');
+    return fd;
+  });
+}
+
+function request(): Buffer {
+  const message = Buffer.alloc(HEADER + 24);
+  message.writeUInt32LE(message.length, 0);
+  message.writeUInt16LE(SOCK_DIAG_BY_FAMILY, 4);
+  message.writeUInt16LE(NLM_F_REQUEST_DUMP, 6);
+  message.writeUInt32LE(1, 8);
+  message.writeUInt8(AF_UNIX, HEADER);
+  message.writeUInt32LE(0xffffffff, HEADER + 4);
+  message.writeUInt32LE(SHOW_NAME_AND_PEER, HEADER + 12);
+  return message;
+}
+
+const types: Readonly<Record<number, UnixSocketType>> = { 1: 'stream', 2: 'datagram', 5: 'seqpacket' };
+const states: Readonly<Record<number, UnixSocket['state']>> = { 1: 'connected', 10: 'listening' };
+
+function socketName(value: Buffer): string {
+  return value[0] === 0 ? `@${value.toString('utf8', 1)}` : value.toString('utf8').replace(/\0.*$/s, '');
+}
+
+/** One unix_diag_msg with its attributes. */
+function parseSocket(message: Buffer): UnixSocket {
+  let name: string | undefined;
+  let peer: number | undefined;
+  for (let at = BODY; at + 4 <= message.length; ) {
+    const length = message.readUInt16LE(at);
+    if (length < 4) break;
+    const kind = message.readUInt16LE(at + 2);
+    const value = message.subarray(at + 4, at + length);
+    if (kind === UNIX_DIAG_NAME && value.length > 0) name = socketName(value);
+    if (kind === UNIX_DIAG_PEER && value.length >= 4) peer = value.readUInt32LE(0);
+    at += (length + 3) & ~3;
+  }
+  return {
+    inode: message.readUInt32LE(4),
+    type: types[message.readUInt8(1)] ?? 'stream',
+    state: states[message.readUInt8(2)] ?? 'unconnected',
+    name,
+    peer: peer === 0 ? undefined : peer,
+  };
+}
+
+/** Appends the sockets of one netlink datagram. True when it was the last. */
+function parseDatagram(datagram: Buffer, found: UnixSocket[]): boolean {
+  for (let at = 0; at + HEADER <= datagram.length; ) {
+    const length = datagram.readUInt32LE(at);
+    const type = datagram.readUInt16LE(at + 4);
+    if (type === NLMSG_DONE || length < HEADER) return true;
+    if (type === NLMSG_ERROR) throw new Error(`sock_diag refused: errno ${-datagram.readInt32LE(at + HEADER)}`);
+    if (length >= HEADER + BODY) found.push(parseSocket(datagram.subarray(at + HEADER, at + length)));
+    at += (length + 3) & ~3;
+  }
+  return false;
+}
+
+/** The UNIX sockets made in the network namespace of `pid`. Throws when the kernel has no unix_diag or the process is gone. */
+export function unixSockets(pid: number): UnixSocket[] {
+  invariant(endianness() === 'LE', 'Stasis runs on little-endian machines only');
+  const fd = openDiag(pid);
+  try {
+    const message = request();
+    if (raw.send(fd, message, message.length, 0) < 0) throw systemError('send');
+    const buffer = Buffer.alloc(64 * 1024);
+    const found: UnixSocket[] = [];
+    for (;;) {
+      const length = Number(raw.recv(fd, buffer, buffer.length, MSG_DONTWAIT));
+      if (length < 0) throw systemError('recv');
+      if (length === 0 || parseDatagram(buffer.subarray(0, length), found)) return found;
+    }
+  } finally {
+    raw.close(fd);
+  }
+}

@@ -1,0 +1,53 @@
+/** Where the freezer of a container is: the v1 freezer hierarchy when this node has one, else cgroup v2. */
+import { existsSync } from 'node:fs';
+import { join, relative } from 'node:path';
+import type { Mount } from '../host/mountinfo.ts';
+import { readCgroups, type CgroupEntry } from '../host/proc.ts';
+import type { Container } from './types.ts';
+
+type FreezerLocation = NonNullable<Container['freezer']>;
+
+interface Hierarchy {
+  readonly version: 1 | 2;
+  readonly mount: Mount;
+}
+
+function isFreezer(mount: Mount): boolean {
+  return mount.fsType === 'cgroup' && mount.superOptions.includes('freezer');
+}
+
+/** Hierarchies in which a freezer can be, the v1 one first: where both exist runtimes use that. */
+export function freezerHierarchies(mounts: readonly Mount[]): Hierarchy[] {
+  const v1 = mounts.filter(isFreezer).map((mount) => ({ version: 1 as const, mount }));
+  const v2 = mounts.filter((mount) => mount.fsType === 'cgroup2').map((mount) => ({ version: 2 as const, mount }));
+  return [...v1, ...v2];
+}
+
+/** The directory of a cgroup path below a mounted hierarchy; undefined for the root itself and for what lies outside. */
+export function cgroupDirectory(mount: Mount, path: string): string | undefined {
+  const below = relative(mount.root, path);
+  if (below === '' || below.startsWith('..')) return undefined;
+  return join(mount.mountPoint, below);
+}
+
+function pathIn(entries: readonly CgroupEntry[], version: 1 | 2): string | undefined {
+  return entries.find((entry) => (version === 2 ? entry.hierarchy === 0 : entry.controllers.includes('freezer')))?.path;
+}
+
+/**
+ * `recorded` is where the runtime says it put the container. It wins when the first process lies in it or below it: the
+ * container may have moved its processes to cgroups of its own.
+ */
+export function findFreezer(pid: number, recorded: string | undefined, mounts: readonly Mount[]): FreezerLocation | undefined {
+  const entries = readCgroups(pid);
+  for (const { version, mount } of freezerHierarchies(mounts)) {
+    const path = pathIn(entries, version);
+    const directory = path === undefined ? undefined : cgroupDirectory(mount, path);
+    if (directory === undefined) continue;
+    const candidates = recorded === undefined ? [] : [recorded, cgroupDirectory(mount, recorded)];
+    const outer = candidates.find((candidate) => candidate !== undefined && (candidate === directory || directory.startsWith(`${candidate}/`)));
+    const chosen = outer ?? directory;
+    if (existsSync(join(chosen, version === 1 ? 'freezer.state' : 'cgroup.freeze'))) return { version, directory: chosen };
+  }
+  return undefined;
+}

@@ -1,0 +1,143 @@
+/** Open descriptors that CRIU cannot save. */
+import { readFileSync, statSync } from 'node:fs';
+import { formatBytes } from '../../core/units.ts';
+import type { Finding } from '../types.ts';
+import { descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
+import { printable } from '../text.ts';
+
+/** Kinds of anonymous inodes that CRIU saves; whatever is not here it refuses. */
+const KNOWN_ANONYMOUS: ReadonlySet<string> = new Set(['eventfd', 'eventpoll', 'inotify', 'fanotify', 'signalfd', 'timerfd', 'pidfd', 'bpf-map']);
+
+const anonymousHints: Readonly<Record<string, string>> = {
+  perf_event: 'stop the profiler that runs inside the container',
+  userfaultfd: 'the program handles page faults itself (a virtual machine or a garbage collector): this cannot be saved',
+  'seccomp notify': 'the program supervises others by seccomp: this cannot be saved',
+  'kvm-vm': 'virtual machines cannot be checkpointed from outside',
+  'kvm-vcpu': 'virtual machines cannot be checkpointed from outside',
+};
+
+const IO_URING_HINT = 'switch io_uring off in the program (Node.js: UV_USE_IO_URING=0), or deny io_uring_setup by seccomp so that it falls back';
+
+/** Character devices by "major:minor", or by major alone, that CRIU opens again or knows how to save. */
+const HARMLESS_DEVICES: ReadonlySet<string> = new Set(['1:3', '1:5', '1:7', '1:8', '1:9', '5:0', '5:1', '5:2', '10:200', '136', '137', '138', '139', '140', '141', '142', '143']);
+
+function device(rdev: number): { name: string; harmless: boolean } {
+  const major = ((rdev / 2 ** 32) & 0xfffff000) | ((rdev >>> 8) & 0xfff);
+  const minor = ((rdev >>> 12) & 0xffffff00) | (rdev & 0xff);
+  return { name: `${major}:${minor}`, harmless: HARMLESS_DEVICES.has(`${major}:${minor}`) || HARMLESS_DEVICES.has(`${major}`) };
+}
+
+export function deviceHint(path: string): string {
+  if (/^\/dev\/(nvidia|kfd|dri\/)/.test(path)) return 'the container uses a GPU: its state must be taken from the device first';
+  if (path.startsWith('/dev/infiniband/')) return 'RDMA connections cannot be saved: use TCP (NCCL_IB_DISABLE=1, UCX_TLS=tcp)';
+  if (path.startsWith('/dev/kvm')) return 'virtual machines cannot be checkpointed from outside';
+  if (path.startsWith('/dev/fuse')) return 'a FUSE server inside the container cannot be saved: run it outside';
+  return 'let the program close the device before a checkpoint';
+}
+
+/** statx of an open descriptor; undefined when it is gone. Only for names below /dev and deleted files, never for a network file system. */
+function descriptorStat(process: ProcessView, fd: number): { mode: number; rdev: number; size: number; links: number; key: string } | undefined {
+  try {
+    const stat = statSync(`/proc/${process.pid}/fd/${fd}`);
+    return { mode: stat.mode, rdev: stat.rdev, size: stat.blocks * 512, links: stat.nlink, key: `${stat.dev}:${stat.ino}` };
+  } catch {
+    return undefined;
+  }
+}
+
+export function checkAnonymousInodes(scene: Scene): Finding[] {
+  const findings: Finding[] = [];
+  const seen = new Set<string>();
+  for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('anon_inode:'))) {
+    const kind = target.slice('anon_inode:'.length).replace(/^\[(.*)\]$/, '$1');
+    if (KNOWN_ANONYMOUS.has(kind) || seen.has(`${process.pid} ${kind}`)) continue;
+    seen.add(`${process.pid} ${kind}`);
+    if (kind === 'io_uring') findings.push(fatal('io_uring', `${who(process)} uses io_uring, descriptor ${fd}`, IO_URING_HINT, process));
+    else findings.push(fatal('descriptor', `${who(process)} holds a descriptor of kind ${printable(kind)}, number ${fd}, which CRIU cannot save`, anonymousHints[kind] ?? 'let the program close it before a checkpoint', process));
+  }
+  return findings;
+}
+
+const S_IFMT = 0o170000;
+const S_IFCHR = 0o020000;
+const S_IFBLK = 0o060000;
+
+export function checkDevices(scene: Scene): Finding[] {
+  const findings: Finding[] = [];
+  for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('/dev/'))) {
+    const stat = descriptorStat(process, fd);
+    if (stat === undefined) continue;
+    const type = stat.mode & S_IFMT;
+    const { name, harmless } = device(stat.rdev);
+    if ((type !== S_IFCHR && type !== S_IFBLK) || (type === S_IFCHR && harmless)) continue;
+    findings.push(fatal('device', `${who(process)} has the device ${printable(target)} (${name}) open, descriptor ${fd}`, deviceHint(target), process));
+  }
+  return findings;
+}
+
+/** A terminal on the standard descriptors whose master is outside. */
+export function checkTerminals(scene: Scene): Finding[] {
+  if (scene.flags.shellJob || scene.container.spec.process?.terminal === true) return [];
+  const findings: Finding[] = [];
+  for (const process of scene.tree.processes) {
+    const tty = process.descriptors.find(({ fd, target }) => fd <= 2 && /^\/dev\/(pts\/\d+|tty\w*|console)$/.test(target));
+    const masters = scene.tree.processes.some(({ descriptors }) => descriptors.some(({ target }) => target.endsWith('/ptmx')));
+    if (tty !== undefined && !masters) findings.push(fatal('tty', `${who(process)} has the terminal ${tty.target} on descriptor ${tty.fd}`, 'start it without a terminal, or use --shell-job', process));
+  }
+  return findings.slice(0, 1);
+}
+
+/** Deleted files that are still open travel inside the images, up to the ghost limit. */
+export function checkDeletedFiles(scene: Scene): Finding[] {
+  const findings: Finding[] = [];
+  const seen = new Set<string>();
+  const isDeleted = (name: string): boolean => name.startsWith('/') && name.endsWith(' (deleted)') && !name.startsWith('/memfd:');
+  for (const { process, fd, target } of descriptorsOf(scene, isDeleted)) {
+    const stat = descriptorStat(process, fd);
+    if (stat === undefined || stat.links > 0 || stat.size <= scene.ghostLimitBytes || seen.has(stat.key)) continue;
+    seen.add(stat.key);
+    const path = printable(target.slice(0, -' (deleted)'.length));
+    findings.push(fatal('deleted-file', `${who(process)} keeps the deleted file ${path} of ${formatBytes(stat.size)} open, more than the ghost limit of ${formatBytes(scene.ghostLimitBytes)}`, 'raise the ghost limit in the configuration (criu.ghostLimit), or let the program close the file', process));
+  }
+  return findings;
+}
+
+function pipeEnd(process: ProcessView, fd: number): 'read' | 'write' | 'both' | undefined {
+  try {
+    const flags = Number.parseInt(/^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/${process.pid}/fdinfo/${fd}`, 'utf8'))?.[1] ?? '', 8);
+    return Number.isNaN(flags) ? undefined : (['read', 'write', 'both'] as const)[flags & 3];
+  } catch {
+    return undefined;
+  }
+}
+
+/** A pipe of which only one end is inside. Those on the standard descriptors of the first process are connected again. */
+export function checkPipes(scene: Scene): Finding[] {
+  const init = scene.tree.processes[0];
+  const standard = new Set(init?.descriptors.filter(({ fd }) => fd <= 2).map(({ target }) => target));
+  const ends = new Map<string, { process: ProcessView; fd: number; kinds: Set<string> }>();
+  for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('pipe:') && !standard.has(name))) {
+    const end = pipeEnd(process, fd);
+    const known = ends.get(target) ?? { process, fd, kinds: new Set() };
+    if (end !== undefined) known.kinds.add(end);
+    ends.set(target, known);
+  }
+  return [...ends].filter(([, { kinds }]) => kinds.size === 1 && !kinds.has('both')).map(([target, { process, fd, kinds }]) => (
+    warning('external-pipe', `the other end of ${who(process)}'s ${target}, descriptor ${fd}, is outside the container or closed`, kinds.has('read') ? 'after a restore it reads the end of input' : 'after a restore writing to it fails', process)
+  ));
+}
+
+/** CRIU finds watched files again by their handles, which overlay file systems often do not give. */
+export function checkWatches(scene: Scene): Finding[] {
+  const findings: Finding[] = [];
+  for (const { process, fd, target } of descriptorsOf(scene, (name) => name === 'anon_inode:inotify' || name === 'anon_inode:[fanotify]')) {
+    let watches = 0;
+    try {
+      watches = [...readFileSync(`/proc/${process.pid}/fdinfo/${fd}`, 'utf8').matchAll(/^(?:inotify wd|fanotify ino):/gm)].length;
+    } catch {
+      continue;
+    }
+    if (watches > 0) findings.push(warning('file-watch', `${who(process)} watches ${watches} file${watches === 1 ? '' : 's'} (${target.slice('anon_inode:'.length)}), descriptor ${fd}`, 'if the dump fails on a handle, switch file watching off (tail -F, development servers, reloaders)', process));
+  }
+  return findings;
+}

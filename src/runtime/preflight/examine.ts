@@ -1,0 +1,60 @@
+/** Preflight: can this container be checkpointed, and if not, why? Only reads; the container runs on untouched. */
+import { MiB } from '../../core/units.ts';
+import { readMountinfo } from '../../host/mountinfo.ts';
+import { processAlive, readNamespaces } from '../../host/proc.ts';
+import type { CheckpointFlags, Container, Finding, Toolchain, Verdict } from '../types.ts';
+import { collect } from './collect.ts';
+import { checkAnonymousInodes, checkDeletedFiles, checkDevices, checkPipes, checkTerminals, checkWatches } from './descriptor-checks.ts';
+import { fatal, type Check, type Scene } from './findings.ts';
+import { checkProblems, checkSpecification, checkStatus, checkVersions } from './host-checks.ts';
+import { checkLocks } from './lock-checks.ts';
+import { checkMappings } from './mapping-checks.ts';
+import { checkHeadroom, estimateMemory } from './memory.ts';
+import { checkBindMounts, checkFileSystems, findVolumes } from './mount-checks.ts';
+import { checkExamined, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkStoppedThreads, checkStuck, checkSwap, checkTraced } from './process-checks.ts';
+import { checkSockets } from './socket-checks.ts';
+
+export interface ExamineOptions {
+  readonly signal: AbortSignal | undefined;
+  /** Deleted open files up to this size travel in the images; 512 MiB unless told. */
+  readonly ghostLimitBytes?: number;
+}
+
+const DEFAULT_GHOST_LIMIT = 512 * MiB;
+
+/** Most telling first: the first fatal finding is the one that a person reads. */
+const checks: readonly Check[] = [
+  checkVersions, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSockets, checkTerminals, checkLocks,
+  checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
+  checkBindMounts, checkPipes, checkWatches, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
+];
+
+/** The same thing seen twice (an io_uring as descriptor and as mapping) is told once. */
+function unique(findings: readonly Finding[]): Finding[] {
+  const seen = new Set<string>();
+  return findings.filter(({ severity, kind, pid, message }) => {
+    const key = severity === 'fatal' && kind === 'io_uring' ? `${kind} ${pid}` : `${severity} ${message}`;
+    if (seen.has(key)) return false;
+    seen.add(key);
+    return true;
+  });
+}
+
+function verdict(findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes'>): Verdict {
+  const ordered = [...findings.filter(({ severity }) => severity === 'fatal'), ...findings.filter(({ severity }) => severity !== 'fatal')];
+  return { checkpointable: !findings.some(({ severity }) => severity === 'fatal'), findings: ordered, ...more };
+}
+
+/** Some milliseconds for a small container, about one more for each process; bounded for very many processes. */
+export async function examine(container: Container, toolchain: Toolchain, flags: CheckpointFlags, options: ExamineOptions): Promise<Verdict> {
+  const nothing = { memory: { bytes: 0, processes: 0 }, volumes: [] };
+  const base = { container, toolchain, flags, mounts: [], own: {}, ghostLimitBytes: options.ghostLimitBytes ?? DEFAULT_GHOST_LIMIT };
+  const status = checkStatus({ ...base, tree: { processes: [], strangers: [], unexamined: 0 } });
+  if (container.pid === 0 || container.status === 'created') return verdict(status, nothing);
+  const scene: Scene = { ...base, tree: await collect(container, { signal: options.signal }), mounts: readMountinfo(container.pid), own: readNamespaces('self') };
+  if (!processAlive(container.pid, container.pidStart)) {
+    return verdict([fatal('status', 'the container has ended', 'only a running container can be checkpointed')], nothing);
+  }
+  const findings = checks.flatMap((check) => check(scene));
+  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene.tree), volumes: findVolumes(container, scene.mounts) });
+}

@@ -1,0 +1,72 @@
+/** How much memory a dump will hold, and whether there is room for the dump itself. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { MiB, formatBytes } from '../../core/units.ts';
+import { readCgroups } from '../../host/proc.ts';
+import { readMountinfo } from '../../host/mountinfo.ts';
+import { cgroupDirectory } from '../cgroup.ts';
+import type { Finding, MemoryEstimate } from '../types.ts';
+import { warning, type ProcessTree, type Scene } from './findings.ts';
+
+/** The parasite that CRIU puts into each process, and what the kernel needs beside it. */
+const HEADROOM_BYTES = 16 * MiB;
+
+/**
+ * Private memory counts in every process, because CRIU writes it for every process. Shared memory is written once: the
+ * resident sums count it for each process that has touched it, so the sizes of the mappings bound it.
+ */
+export function estimateMemory(tree: ProcessTree): MemoryEstimate {
+  let anonymous = 0;
+  let shared = 0;
+  const segments = new Map<string, number>();
+  for (const process of tree.processes) {
+    anonymous += process.anonymous + process.swapped;
+    shared += process.shared;
+    for (const { sharedMapping, name, inode, length } of process.mappings) {
+      if (!sharedMapping || !/^\/(dev\/zero|dev\/shm\/|memfd:|SYSV|\[)/.test(name)) continue;
+      const key = `${name} ${inode}`;
+      segments.set(key, Math.max(segments.get(key) ?? 0, length));
+    }
+  }
+  const mapped = [...segments.values()].reduce((sum, length) => sum + length, 0);
+  return { bytes: anonymous + Math.min(shared, mapped), processes: tree.processes.length + tree.unexamined };
+}
+
+function number(path: string): number | undefined {
+  try {
+    const value = Number(readFileSync(path, 'utf8'));
+    return Number.isFinite(value) ? value : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+function fileCache(directory: string): number {
+  try {
+    const text = readFileSync(join(directory, 'memory.stat'), 'utf8');
+    return [...text.matchAll(/^(?:total_)?(?:active|inactive)_file (\d+)$/gm)].reduce((sum, match) => sum + Number(match[1]), 0);
+  } catch {
+    return 0;
+  }
+}
+
+/** The container's memory cgroup: version 1 when its controller is mounted, else version 2. */
+function memoryCgroup(pid: number): { limit: number | undefined; usage: number | undefined; directory: string } | undefined {
+  const entries = readCgroups(pid);
+  const mounts = readMountinfo('self');
+  const v1 = mounts.find((mount) => mount.fsType === 'cgroup' && mount.superOptions.includes('memory'));
+  const mount = v1 ?? mounts.find(({ fsType }) => fsType === 'cgroup2');
+  const entry = entries.find(({ hierarchy, controllers }) => (v1 === undefined ? hierarchy === 0 : controllers.includes('memory')));
+  const directory = mount === undefined || entry === undefined ? undefined : cgroupDirectory(mount, entry.path);
+  if (directory === undefined) return undefined;
+  const [limit, usage] = v1 === undefined ? ['memory.max', 'memory.current'] : ['memory.limit_in_bytes', 'memory.usage_in_bytes'];
+  return { limit: number(join(directory, limit!)), usage: number(join(directory, usage!)), directory };
+}
+
+export function checkHeadroom({ container }: Scene): Finding[] {
+  const cgroup = container.pid === 0 ? undefined : memoryCgroup(container.pid);
+  if (cgroup?.limit === undefined || cgroup.usage === undefined) return [];
+  const free = cgroup.limit - cgroup.usage + fileCache(cgroup.directory);
+  if (free >= HEADROOM_BYTES) return [];
+  return [warning('memory', `the container is ${formatBytes(Math.max(0, free))} below its memory limit of ${formatBytes(cgroup.limit)}`, 'raise its limit a little: CRIU needs some memory inside the container while it dumps')];
+}

@@ -1,0 +1,60 @@
+/** Mounts: what CRIU refuses, what a checkpoint does not hold, and what Stasis saves itself. */
+import { join, normalize } from 'node:path';
+import { mountOf, type Mount } from '../../host/mountinfo.ts';
+import type { Container, Finding, Volume } from '../types.ts';
+import { isBindMount } from '../spec.ts';
+import { printable } from '../text.ts';
+import { fatal, warning, type Scene } from './findings.ts';
+
+/** Served by somebody else over a wire or a device of the node; CRIU cannot mount them again. */
+const REMOTE = /^(fuse|fuseblk|fuse\..*|nfs4?|ceph|cifs|smb3|9p|virtiofs|lustre|gpfs|beegfs|afs|ocfs2|gfs2)$/;
+/** Made anew, or saved with their contents, by CRIU. */
+const KNOWN: ReadonlySet<string> = new Set(['proc', 'sysfs', 'devtmpfs', 'binfmt_misc', 'tmpfs', 'devpts', 'rootfs', 'cgroup', 'cgroup2', 'aufs', 'mqueue', 'fusectl', 'securityfs', 'debugfs', 'tracefs', 'pstore', 'autofs', 'overlay']);
+/** Small files that every manager provides anew. */
+const PROVIDED = /^\/(etc\/(hosts|hostname|resolv\.conf)|dev\/termination-log|run\/\.containerenv|run\/secrets(\/.*)?|var\/run\/secrets\/.*|proc\/.*|sys(\/.*)?)$/;
+const MEMORY_FILE_SYSTEMS: ReadonlySet<string> = new Set(['tmpfs', 'ramfs']);
+
+interface Bind {
+  readonly destination: string;
+  readonly source: string;
+  readonly mount: Mount;
+}
+
+/** The bind mounts of config.json as they are mounted now. */
+function binds(container: Container, mounts: readonly Mount[]): Bind[] {
+  return (container.spec.mounts ?? []).filter(isBindMount).flatMap(({ destination, source }) => {
+    const at = normalize(join('/', destination)).replace(/(.)\/$/, '$1');
+    // The last one listed covers the others.
+    const mount = mounts.findLast(({ mountPoint }) => mountPoint === at);
+    return mount === undefined || source === undefined ? [] : [{ destination: at, source, mount }];
+  });
+}
+
+/** Bind mounts from memory: gone with the container, and not in CRIU's images. Read-only and provided ones are not its own. */
+export function findVolumes(container: Container, mounts: readonly Mount[]): Volume[] {
+  return binds(container, mounts)
+    .filter(({ destination, mount }) => MEMORY_FILE_SYSTEMS.has(mount.fsType) && !mount.options.includes('ro') && !PROVIDED.test(destination) && !destination.startsWith('/dev/mqueue'))
+    .map(({ destination, source, mount }) => ({ destination, source, fstype: mount.fsType }));
+}
+
+export function checkBindMounts({ container, mounts }: Scene): Finding[] {
+  const volumes = new Set(findVolumes(container, mounts).map(({ destination }) => destination));
+  return binds(container, mounts)
+    .filter(({ destination, mount }) => !volumes.has(destination) && !PROVIDED.test(destination) && !mount.options.includes('ro') && !destination.startsWith('/dev/'))
+    .map(({ destination, source, mount }) => (
+      warning('external-mount', `the contents of ${printable(destination)} (${mount.fsType}, bound from ${printable(source)}) are not in the checkpoint`, 'a restore needs them where they are now, as they are now')
+    ));
+}
+
+export function checkFileSystems({ container, mounts }: Scene): Finding[] {
+  const declared = binds(container, mounts).map(({ destination }) => destination);
+  const masked = new Set([...(container.spec.linux?.['maskedPaths'] as string[] | undefined) ?? [], ...(container.spec.linux?.['readonlyPaths'] as string[] | undefined) ?? []]);
+  return mounts.filter((mount) => {
+    const below = declared.some((destination) => mount.mountPoint === destination || mount.mountPoint.startsWith(`${destination}/`));
+    return mount.mountPoint !== '/' && !below && !masked.has(mount.mountPoint) && !mount.mountPoint.startsWith('/dev/') && mountOf(mounts, mount.mountPoint) === mount && !KNOWN.has(mount.fsType);
+  }).map((mount) => {
+    const what = `${printable(mount.mountPoint)} is a mount of type ${printable(mount.fsType)} that config.json does not know`;
+    const hint = 'mount it from outside, as a bind mount of the container';
+    return REMOTE.test(mount.fsType) ? fatal('mount', what, hint) : warning('mount', `${what}; CRIU may refuse it`, hint);
+  });
+}
