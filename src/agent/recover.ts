@@ -9,9 +9,9 @@ import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { asStasisError, isStasisError } from '../core/errors.ts';
 import { listDirectory, removeTree } from '../host/files.ts';
-import { killOperation } from '../host/operation-processes.ts';
 import { recoverGuard } from '../host/guard.ts';
 import { processAlive } from '../host/proc.ts';
+import { killSession } from '../host/session.ts';
 import { findContainer, listContainers, remove, removeBundle } from '../runtime/index.ts';
 import type { AgentContext } from './context.ts';
 import type { CheckpointRecord, JournalRecord, RestoreRecord } from './journal.ts';
@@ -36,7 +36,6 @@ export async function recover(agent: AgentContext): Promise<void> {
 async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord): Promise<string> {
   const { checkpoint, container } = record;
   const decision = existsSync(record.guardDirectory) ? await recoverGuard(agent.settings.scripts.guard, record.guardDirectory) : undefined;
-  await killOperation(record.operation);
   removeTree(record.guardDirectory);
   if (!(await agent.repository.exists(checkpoint, { signal: undefined }))) {
     await agent.repository.discard(checkpoint, { signal: undefined });
@@ -63,7 +62,7 @@ async function removeFromRuntime(agent: AgentContext, { container }: CheckpointR
 }
 
 async function recoverRestore(agent: AgentContext, record: RestoreRecord): Promise<string> {
-  await killOperation(record.operation);
+  await killSession(join(record.stagingDirectory, 'work/session'));
   await remove(record.container.at, record.container.id, { force: true, signal: undefined });
   if (record.bundleDirectory !== undefined) await removeBundle(record.bundleDirectory);
   return 'rolled back';

@@ -2,7 +2,7 @@
  * The configuration of the agent: one schema with the type, default and meaning of every key. The environment
  * name of a key, its flag and its row in docs/CONFIG.md follow from here. Values are deeply frozen once loaded.
  */
-import { availableParallelism, totalmem } from 'node:os';
+import { availableParallelism, hostname, totalmem } from 'node:os';
 import * as v from 'valibot';
 import { GiB, MiB, parseBytes, parseDuration } from '../core/units.ts';
 
@@ -82,6 +82,7 @@ export const defaultSocket = '/run/stasis/agent.sock';
 export const defaultConfigFile = '/etc/stasis/agent.yaml';
 
 export const schema = v.strictObject({
+  nodeName: key(text, hostname(), 'Name of this node in checkpoints and logs. Default: the host name.'),
   socket: key(path, defaultSocket, 'UNIX socket of the API, mode 0600: whoever can open it may do everything.'),
   listen: group({
     address: key(address, '', 'TCP address of the API, host:port. Only with all three of listen.tls; empty for none.'),
@@ -120,6 +121,7 @@ export const schema = v.strictObject({
   ghostLimit: key(size, '64M', 'Largest deleted but open file that is saved with a checkpoint.'),
   operations: group({
     parallel: key(integer(1, 64), 2, 'How many checkpoints and restores run at the same time; others wait.'),
+    deadline: key(duration, '1h', 'How long an operation may take whose caller set no deadline.'),
   }),
   workers: key(integer(1, 64), Math.min(8, availableParallelism()), 'Threads that hash, compress and seal. Default: the number of processors, at most 8.'),
   log: group({
@@ -127,6 +129,9 @@ export const schema = v.strictObject({
   }),
   metrics: group({
     listen: key(address, '127.0.0.1:9465', 'Loopback address of /metrics, /livez and /readyz; empty for none.'),
+  }),
+  testing: group({
+    failpoint: key(text, '', 'For tests only, NAME[:COUNT]=fail, =kill, =stop or "=sleep MS": what happens to an operation at a named step.'),
   }),
 });
 

@@ -17,7 +17,6 @@ export type Decision = 'released' | 'commit' | 'thaw';
 export interface GuardTarget {
   /** Directory of this guard, created here; on a tmpfs, because it must not outlive a reboot. */
   readonly directory: string;
-  readonly operationId: string;
   readonly init: { readonly pid: number; readonly start: number };
   /** Freezer.thawInstruction, or undefined when the container was paused before and shall stay so. */
   readonly thawInstruction: string | undefined;
@@ -49,7 +48,6 @@ export class Guard implements AsyncDisposable {
     removeTree(target.directory);
     mkdirSync(target.directory, { mode: 0o700 });
     writeFileSync(join(target.directory, 'freezer'), target.thawInstruction === undefined ? '' : `${target.thawInstruction}\n`);
-    writeFileSync(join(target.directory, 'operation'), `${target.operationId}\n`);
     writeFileSync(join(target.directory, 'init'), `${target.init.pid} ${target.init.start}\n`);
     let answer: number | undefined;
     if (target.hook) {

@@ -13,6 +13,8 @@ export interface RunOptions {
   readonly timeoutMs: number;
   /** Keep the program alive when the agent dies, in a session of its own (dumps, restores). */
   readonly detached?: boolean;
+  /** With detached: the file that gets the number of that session before the program runs, for whoever must find all of it. */
+  readonly sessionFile?: string;
 }
 
 export interface RunResult {
@@ -32,7 +34,8 @@ const MAX_OUTPUT_BYTES = 4 * 1024 * 1024;
  */
 export async function run(file: string, args: readonly string[], options: RunOptions): Promise<RunResult> {
   options.signal?.throwIfAborted();
-  const result = await execa(file, args, {
+  const [program, argv] = options.sessionFile === undefined ? [file, args] : ['sh', ['-c', 'echo $$ > "$0" && exec "$@"', options.sessionFile, file, ...args]];
+  const result = await execa(program, argv, {
     reject: false,
     stripFinalNewline: true,
     timeout: options.timeoutMs,
@@ -51,8 +54,9 @@ export async function run(file: string, args: readonly string[], options: RunOpt
     throw new StasisError('DEADLINE_EXCEEDED', `${file} ${args[0] ?? ''} did not finish within ${options.timeoutMs} ms`, { cause: result });
   }
   const code = (result as { code?: string }).code;
-  if (code === 'ENOENT' || code === 'EACCES') {
-    throw new StasisError('HOST_UNSUPPORTED', `${file} cannot be run: ${code}`, { hint: `install ${file} on this node, or name its path in the configuration` });
+  // The shell of a session says 127 or 126 where execa would have an error code.
+  if (code === 'ENOENT' || code === 'EACCES' || (options.sessionFile !== undefined && (result.exitCode === 127 || result.exitCode === 126))) {
+    throw new StasisError('HOST_UNSUPPORTED', `${file} cannot be run: ${code ?? result.exitCode}`, { hint: `install ${file} on this node, or name its path in the configuration` });
   }
   const text = (value: unknown): string => (typeof value === 'string' ? value : '');
   const signalNumber = result.signal === undefined ? 0 : 128 + signalNumbers(result.signal);

@@ -58,7 +58,7 @@ async function ticks(): Promise<boolean> {
 
 function arm(budgetMs: number, hook = false): Promise<Guard> {
   return Guard.arm(script, {
-    directory: join(directory, 'guard'), operationId: `test-${process.pid}-${counter}`, init: { pid: target.pid ?? 0, start: startTimeOf(target.pid ?? 0) },
+    directory: join(directory, 'guard'), init: { pid: target.pid ?? 0, start: startTimeOf(target.pid ?? 0) },
     thawInstruction: freezer.thawInstruction, hook, budgetMs,
   });
 }
@@ -101,7 +101,7 @@ void describe('guard of a freeze', () => {
       import { Guard } from ${JSON.stringify(module)};
       import { writeFileSync } from 'node:fs';
       await Guard.arm(${JSON.stringify(script)}, ${JSON.stringify({
-        directory: join(directory, 'guard'), operationId: 'test-killed', init: { pid: target.pid, start: startTimeOf(target.pid ?? 0) },
+        directory: join(directory, 'guard'), init: { pid: target.pid, start: startTimeOf(target.pid ?? 0) },
         thawInstruction: freezer.thawInstruction, hook: true, budgetMs: 60_000,
       })});
       console.log('armed');
@@ -120,11 +120,12 @@ void describe('guard of a freeze', () => {
   });
 
   void it('kills a criu that does not end, at the deadline, and only then thaws', async () => {
-    const hanging = spawn('sleep', ['1000'], { env: { PATH: process.env['PATH'] ?? '', STASIS_OPERATION: `test-${process.pid}-${counter}` }, stdio: 'ignore' });
+    const hanging = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
     await once(hanging, 'spawn');
     const ended = once(hanging, 'exit');
     {
-      await using _guard = await arm(700);
+      await using guard = await arm(700);
+      writeFileSync(join(guard.directory, 'session'), `${hanging.pid}\n`);
       await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
     }
     await ended;
@@ -147,7 +148,7 @@ void describe('guard of a freeze', () => {
     await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
     {
       await using _guard = await Guard.arm(script, {
-        directory: join(directory, 'guard'), operationId: 'test-paused', init: { pid: target.pid ?? 0, start: startTimeOf(target.pid ?? 0) },
+        directory: join(directory, 'guard'), init: { pid: target.pid ?? 0, start: startTimeOf(target.pid ?? 0) },
         thawInstruction: undefined, hook: false, budgetMs: 60_000,
       });
     }

@@ -5,7 +5,6 @@
 import { invariant } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
-import type { OperationId } from '../../core/ids.ts';
 import { Freezer } from '../../host/cgroup.ts';
 import { Guard, recoverGuard } from '../../host/guard.ts';
 import { processAlive } from '../../host/proc.ts';
@@ -13,7 +12,6 @@ import type { Container } from '../../runtime/types.ts';
 
 export interface FrozenOptions {
   readonly container: Container;
-  readonly operationId: OperationId;
   readonly guardScript: string;
   readonly guardDirectory: string;
   /** Whether the container dies after the commit (criu waits in its hook until then). */
@@ -51,7 +49,7 @@ export class FrozenContainer implements AsyncDisposable {
     const freezer = new Freezer(container.freezer);
     const wasPaused = freezer.frozen();
     const guard = await Guard.arm(options.guardScript, {
-      directory: options.guardDirectory, operationId: options.operationId, hook: options.stop, budgetMs: options.budgetMs,
+      directory: options.guardDirectory, hook: options.stop, budgetMs: options.budgetMs,
       init: { pid: container.pid, start: container.pidStart },
       thawInstruction: wasPaused ? undefined : freezer.thawInstruction,
     });

@@ -52,7 +52,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   }), { mode: 0o600 });
   const trees = savedTrees(container, verdict, writer);
   const frozen = undo.use(await FrozenContainer.arm({
-    container, operationId: operation.id, guardScript: settings.scripts.guard, guardDirectory, stop, budgetMs, clock: agent.clock,
+    container, guardScript: settings.scripts.guard, guardDirectory, stop, budgetMs, clock: agent.clock,
   }));
   return new CheckpointInProgress({
     agent, operation, container, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, trees, frozen, criuConfig: criu, guardDirectory,

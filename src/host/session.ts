@@ -1,0 +1,41 @@
+/**
+ * The processes of one run of a runtime: a session of its own, whose number it wrote to a file before it began
+ * (RunOptions.sessionFile). criu stays in it, also when the runtime is dead. An environment variable would not do:
+ * criu writes its title over its environment.
+ */
+import { readFileSync } from 'node:fs';
+import { setTimeout as delay } from 'node:timers/promises';
+import { listPids, readStat } from './proc.ts';
+
+/** Longer than the kernel takes to collect a killed process, short enough not to hold up a start. */
+const WAIT_MS = 5000;
+
+function members(session: number): number[] {
+  return listPids().filter((pid) => {
+    const stat = readStat(pid);
+    return stat !== undefined && stat.session === session && stat.state !== 'Z' && stat.state !== 'X';
+  });
+}
+
+/** Ends them all and waits until they are gone. Without the file nothing was started. */
+export async function killSession(sessionFile: string): Promise<void> {
+  let session: number;
+  try {
+    session = Number(readFileSync(sessionFile, 'utf8'));
+  } catch {
+    return;
+  }
+  if (!Number.isSafeInteger(session) || session <= 1) return;
+  for (let waited = 0; waited < WAIT_MS; waited += 20) {
+    const pids = members(session);
+    if (pids.length === 0) return;
+    for (const pid of pids) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // Gone in the meantime.
+      }
+    }
+    await delay(20);
+  }
+}
