@@ -263,13 +263,13 @@ export interface ErrorInfo {
   readonly code: string;
   readonly message: string;
   readonly hint?: string;
-  readonly details: Readonly<Record<string, Detail>>;
+  readonly details: readonly Detail[];
 }
 
 export type Detail =
-  | { readonly type: 'text'; readonly text: string }
-  | { readonly type: 'number'; readonly number: number }
-  | { readonly type: 'flag'; readonly flag: boolean };
+  | { readonly name: string; readonly type: 'text'; readonly text: string }
+  | { readonly name: string; readonly type: 'number'; readonly number: number }
+  | { readonly name: string; readonly type: 'flag'; readonly flag: boolean };
 
 export interface Operation {
   readonly id: string;
@@ -300,7 +300,7 @@ export interface Node {
   readonly architecture: string;
   readonly criuVersion: string;
   readonly runtimes: readonly RuntimeInfo[];
-  readonly features: Readonly<Record<string, boolean>>;
+  readonly features: readonly { readonly name: string; readonly available: boolean }[];
   readonly problems: readonly string[];
   readonly limits: { readonly parallelOperations: number; readonly freezeBudgetMs: number; readonly stopBudgetMs: number; readonly ghostLimitBytes: number };
   readonly keys: { readonly signer: string; readonly recipient: string; readonly trustedSigners: readonly string[] };
@@ -361,8 +361,3 @@ export type AgentClient = {
 } & {
   close(): void;
 };
-
-export interface Health {
-  /** What health checks answer for "" and "stasis.agent.v1.Agent". */
-  set(serving: boolean): void;
-}

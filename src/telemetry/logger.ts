@@ -24,6 +24,8 @@ export function createLogger(level: Level, destination?: DestinationStream): Log
   const log = pino({
     level,
     base: null,
+    // Under its usual key pino would repeat the message of an error as `msg`.
+    errorKey: 'thrown',
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: (label) => ({ level: label }) },
     redact: { paths: redactedFields.flatMap((field) => [field, `*.${field}`]), censor: '[redacted]' },

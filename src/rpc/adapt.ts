@@ -1,0 +1,94 @@
+/**
+ * Handlers as async functions and async generators with a signal, on the callbacks and events of grpc-js.
+ * - A failing call emits 'error': destroy() would leave the client waiting for ever.
+ * - A full send buffer stops the generator until it has drained.
+ * - When the caller cancels or goes away, its deadline passes or the server stops, the signal is aborted; a generator is then
+ *   closed even if it does not look at its signal.
+ */
+import { once } from 'node:events';
+import type { sendUnaryData, ServerWritableStream } from '@grpc/grpc-js';
+import { StasisError } from '../core/errors.ts';
+
+export interface Lifetime {
+  readonly signal: AbortSignal;
+  end(): void;
+}
+
+interface AnyCall {
+  readonly cancelled: boolean;
+  on(event: 'cancelled', listener: () => void): unknown;
+  getDeadline(): Date | number;
+}
+
+/** Timers count in 32 bits of milliseconds; a deadline beyond is none. */
+const LONGEST_TIMER = 2 ** 31 - 1;
+
+/** The signal of one call: the first reason wins. */
+export function lifetime(call: AnyCall, server: AbortSignal, nowMs: () => number): Lifetime {
+  const controller = new AbortController();
+  const stop = (): void => controller.abort(server.reason);
+  server.addEventListener('abort', stop, { once: true });
+  if (server.aborted) stop();
+  const leftMs = Number(call.getDeadline()) - nowMs();
+  const late = (): void => controller.abort(new StasisError('DEADLINE_EXCEEDED', 'the deadline of the call has passed', { hint: 'give it more time' }));
+  const timer = leftMs < LONGEST_TIMER ? setTimeout(late, Math.max(0, leftMs)) : undefined;
+  // grpc-js cancels the call at its deadline, too, a moment before the timer or after it.
+  call.on('cancelled', () => (leftMs < LONGEST_TIMER && Number(call.getDeadline()) <= nowMs() + 5 ? late() : controller.abort(new StasisError('CANCELLED', 'the caller cancelled or went away'))));
+  return {
+    signal: controller.signal,
+    end: () => {
+      clearTimeout(timer);
+      server.removeEventListener('abort', stop);
+    },
+  };
+}
+
+type ToStatus = (error: unknown) => Error;
+
+export async function answerUnary(callback: sendUnaryData<object>, handle: () => Promise<object>, toStatus: ToStatus): Promise<void> {
+  try {
+    callback(null, await handle());
+  } catch (error) {
+    callback(toStatus(error), null);
+  }
+}
+
+export async function answerStream<T>(call: ServerWritableStream<object, object>, signal: AbortSignal, handle: () => AsyncIterable<T>, encode: (message: T) => object, toStatus: ToStatus): Promise<void> {
+  try {
+    for await (const message of abortable(handle(), signal)) {
+      if (!call.write(encode(message))) await once(call, 'drain', { signal });
+    }
+    call.end();
+  } catch (error) {
+    // once() wraps the reason of the signal; the reason itself says more.
+    call.emit('error', toStatus(signal.aborted ? signal.reason : error));
+  }
+}
+
+/** Ends with the signal's reason at once, and closes the source behind the back of whoever still waits in it. */
+async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): AsyncGenerator<T> {
+  const iterator = source[Symbol.asyncIterator]();
+  let wake: ((reason: Error) => void) | undefined;
+  const abort = (): void => wake?.(signal.reason as Error);
+  signal.addEventListener('abort', abort, { once: true });
+  let open = true;
+  try {
+    while (true) {
+      signal.throwIfAborted();
+      // Not Promise.race with one lasting promise: that would hold on to every message of a long stream.
+      const next = await new Promise<IteratorResult<T>>((resolve, reject) => {
+        wake = reject;
+        iterator.next().then(resolve, (error: unknown) => {
+          open = false;
+          reject(error as Error);
+        });
+      });
+      open = next.done !== true;
+      if (next.done === true) return;
+      yield next.value;
+    }
+  } finally {
+    signal.removeEventListener('abort', abort);
+    if (open) iterator.return?.().catch(() => undefined);
+  }
+}

@@ -1,0 +1,116 @@
+/** The agent's service: every call gets its caller, role check, signal, error mapping, log line and metrics here. */
+import type { sendUnaryData, ServerUnaryCall, ServerWritableStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { Clock } from '../core/clock.ts';
+import { asStasisError, isStasisError, StasisError } from '../core/errors.ts';
+import type { Logger } from '../telemetry/logger.ts';
+import { durationBuckets } from '../telemetry/metrics.ts';
+import type { Metrics } from '../telemetry/metrics.ts';
+import { answerStream, answerUnary, lifetime } from './adapt.ts';
+import type { AgentHandlers, CallContext, Caller } from './api.ts';
+import { authorize } from './roles.ts';
+import { statusOf } from './status.ts';
+import type { Wire, WireMethod } from './wire.ts';
+
+type Call = ServerUnaryCall<object, object> | ServerWritableStream<object, object>;
+
+/** Throws UNAUTHENTICATED. */
+export type CallerOf = (call: Call) => Caller;
+
+export interface ServiceParts {
+  readonly handlers: AgentHandlers;
+  readonly wire: Wire;
+  readonly callerOf: CallerOf;
+  /** Aborted when the server stops. */
+  readonly stop: AbortSignal;
+  readonly logger: Logger;
+  readonly clock: Clock;
+  readonly observe: CallObserver;
+}
+
+export interface CallObserver {
+  started(): void;
+  finished(method: string, code: string, seconds: number): void;
+}
+
+export function observeCalls(metrics: Metrics): CallObserver {
+  const seconds = metrics.histogram('stasis_rpc_duration_seconds', 'Duration of calls to the API by method.', durationBuckets);
+  const calls = metrics.counter('stasis_rpc_calls_total', 'Calls to the API by method and error code (OK for none).');
+  const open = { count: 0 };
+  metrics.sampled('stasis_rpc_open_calls', 'Calls to the API that are open now.', () => open.count);
+  return {
+    started: () => { open.count += 1; },
+    finished: (method, code, duration) => {
+      open.count -= 1;
+      seconds.observe(duration, { method });
+      calls.add(1, { method, code });
+    },
+  };
+}
+
+export function implementAgent(parts: ServiceParts): { definition: ServiceDefinition; implementation: UntypedServiceImplementation } {
+  const definition: Record<string, WireMethod['definition']> = {};
+  const implementation: UntypedServiceImplementation = {};
+  for (const method of parts.wire.methods) {
+    definition[method.name] = method.definition;
+    implementation[method.name] = method.definition.responseStream
+      ? (call: ServerWritableStream<object, object>) => void stream(parts, method, call)
+      : (call: ServerUnaryCall<object, object>, callback: sendUnaryData<object>) => void unary(parts, method, call, callback);
+  }
+  return { definition: definition as ServiceDefinition, implementation };
+}
+
+type Handler<T> = (request: object, context: CallContext) => T;
+
+async function unary(parts: ServiceParts, method: WireMethod, call: ServerUnaryCall<object, object>, callback: sendUnaryData<object>): Promise<void> {
+  const run = begin(parts, method, call);
+  const handler = parts.handlers[method.name].bind(parts.handlers) as unknown as Handler<Promise<object>>;
+  await answerUnary(callback, async () => method.encodeResponse(await handler(...run.admit())), run.fail);
+  run.end();
+}
+
+async function stream(parts: ServiceParts, method: WireMethod, call: ServerWritableStream<object, object>): Promise<void> {
+  const run = begin(parts, method, call);
+  const handler = parts.handlers[method.name].bind(parts.handlers) as unknown as Handler<AsyncIterable<object>>;
+  await answerStream(call, run.signal, () => handler(...run.admit()), method.encodeResponse, run.fail);
+  run.end();
+}
+
+function begin(parts: ServiceParts, method: WireMethod, call: Call) {
+  const { clock, logger, observe, wire, stop } = parts;
+  const started = clock.monotonic();
+  const life = lifetime(call, stop, clock.now);
+  let caller: Caller | undefined;
+  let code = 'OK';
+  observe.started();
+  return {
+    signal: life.signal,
+    /** Who calls, whether it may, and what it wants. */
+    admit: (): [object, CallContext] => {
+      life.signal.throwIfAborted();
+      caller = parts.callerOf(call);
+      authorize(caller, method.name);
+      return [method.decodeRequest(call.request), { signal: life.signal, caller }];
+    },
+    fail: (thrown: unknown): Error => {
+      const error = present(thrown, method.name, caller);
+      code = error.code;
+      const fields = { method: method.name, caller: caller?.principal, peer: call.getPeer(), code };
+      if (code === 'PERMISSION_DENIED' || code === 'UNAUTHENTICATED') logger.event('rpc.denied', { ...fields, err: error });
+      else if (code === 'INTERNAL') logger.event('rpc.failed', { ...fields, err: thrown });
+      return statusOf(error, wire.errors);
+    },
+    end: (): void => {
+      life.end();
+      const seconds = (clock.monotonic() - started) / 1000;
+      observe.finished(method.name, code, seconds);
+      logger.event('rpc.finished', { method: method.name, caller: caller?.principal, code, duration_ms: Math.round(seconds * 1000) });
+    },
+  };
+}
+
+/** What nobody foresaw is told in full to root on this node only: its message may name anything. */
+function present(thrown: unknown, method: string, caller: Caller | undefined): StasisError {
+  const error = asStasisError(thrown, method);
+  if (error.code !== 'INTERNAL' || isStasisError(thrown) || caller?.transport === 'unix') return error;
+  return new StasisError('INTERNAL', `${method} failed inside the agent`, { hint: "the agent's log has the reason (event rpc.failed)", cause: thrown });
+}

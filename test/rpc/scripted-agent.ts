@@ -1,0 +1,150 @@
+/**
+ * A test double on purpose: handlers that follow a script instead of touching containers, so that the tests of the
+ * transport and of the command line can provoke every answer. The real handlers are tested with real containers elsewhere.
+ */
+import { setTimeout as delay } from 'node:timers/promises';
+import { StasisError } from '../../src/core/errors.ts';
+import type { AgentHandlers, CallContext, CheckpointInfo, CheckpointResult, ContainerInfo, Node, Operation, Progress, RestoreResult, VerifyReport } from '../../src/rpc/api.ts';
+
+export const progress = (more: Partial<Progress> = {}): Progress => ({
+  operationId: 'op-1', kind: 'checkpoint', step: 'dump', stepNumber: 3, stepCount: 7,
+  bytesDone: 512 * 1024 * 1024, bytesTotal: 2 * 1024 ** 3, bytesPerSecond: 400 * 1024 * 1024, elapsedMs: 1300, frozen: true, ...more,
+});
+
+export const checkpointResult: CheckpointResult = {
+  operationId: 'op-1', checkpoint: '0g1k5d7h8wk3m2n4p6q8', lineage: 'ab'.repeat(16), parent: '0g1k5d7h8wk3m2n4p6q7', container: 'web',
+  phases: [{ name: 'freeze', ms: 12.5 }, { name: 'dump', ms: 900 }], frozenMs: 912.5, totalMs: 2100.25,
+  bytes: { raw: 2 * 1024 ** 3, zero: 1024 ** 3, reused: 1024 ** 2, stored: 300 * 1024 ** 2 }, ratio: 6.8, bytesPerSecond: 1024 ** 3, memoryPath: 'page-server',
+  findings: [{ severity: 'warning', kind: 'space', message: 'the repository is nearly full', hint: 'free some space', pid: 7 }],
+  notIncluded: ['the bind mount /data of the host'], leftRunning: true,
+};
+
+export const restoreResult: RestoreResult = {
+  operationId: 'op-2', checkpoint: checkpointResult.checkpoint, container: 'web', runtime: 'runc', bundle: '/run/stasis/bundles/web', pid: 4711,
+  phases: [{ name: 'extract', ms: 400 }], totalMs: 800, bytes: 2 * 1024 ** 3, bytesRead: 300 * 1024 ** 2, bytesPerSecond: 1024 ** 3, downtimeMs: 5000, findings: [],
+};
+
+export const container: ContainerInfo = {
+  id: 'web', name: 'web-1', runtime: 'runc', root: '/run/runc', manager: 'plain', status: 'running', pid: 4711, bundle: '/srv/web', createdMs: 1_700_000_000_000,
+  rootfs: 'overlay', processes: 3, memoryBytes: 64 * 1024 ** 2, checkpointable: true, findings: [],
+};
+
+export const hopeless: ContainerInfo = {
+  ...container, id: 'gpu', name: 'gpu', checkpointable: false, operationId: 'op-9',
+  findings: [{ severity: 'fatal', kind: 'io_uring', message: 'pid 9 (db) uses io_uring, descriptor 4', hint: 'turn io_uring off in the program', pid: 9 }],
+};
+
+export const checkpointInfo: CheckpointInfo = {
+  id: checkpointResult.checkpoint, lineage: checkpointResult.lineage, createdMs: 1_700_000_000_000, node: 'node-1',
+  containers: [{ id: 'web', name: 'web-1', runtime: 'runc', manager: 'plain', rootfs: 'overlay' }], reason: 'before the upgrade', principal: 'local',
+  cipher: 'xchacha20-poly1305', signer: 'cd'.repeat(32), bytes: checkpointResult.bytes, frozenMs: 912.5, leftRunning: true,
+};
+
+export const report: VerifyReport = { checkpoint: checkpointInfo.id, ok: true, objects: 5, chunks: 600, bytes: 300 * 1024 ** 2, problems: [], totalMs: 700 };
+
+export const operation: Operation = {
+  id: 'op-1', kind: 'checkpoint', state: 'running', container: 'web', checkpoint: checkpointInfo.id, principal: 'local', reason: '', startedMs: 1_700_000_000_000, progress: progress(),
+};
+
+export const node: Node = {
+  name: 'node-1', agentVersion: '0.1.0', startedMs: 1_700_000_000_000, kernel: '6.12.0', architecture: 'x64', criuVersion: '4.2.1',
+  runtimes: [{ name: 'runc', binary: '/usr/sbin/runc', version: '1.3.6', roots: ['/run/runc'] }], features: [{ name: 'mem_dirty_track', available: true }, { name: 'uffd', available: false }],
+  problems: [], limits: { parallelOperations: 2, freezeBudgetMs: 60_000, stopBudgetMs: 600_000, ghostLimitBytes: 64 * 1024 ** 2 },
+  keys: { signer: 'ab'.repeat(32), recipient: 'cd'.repeat(32), trustedSigners: [] }, staging: { sizeBytes: 1024 ** 3, usedBytes: 0 },
+  repository: { description: 'directory:/var/lib/stasis/repository', cipher: 'xchacha20-poly1305', freeBytes: 10 * 1024 ** 3 }, operationsRunning: 0, callerRoles: [],
+};
+
+export interface Script {
+  /** What was called, with what, and what became of the signal. */
+  readonly calls: { method: string; request: object; context: CallContext }[];
+  readonly handlers: AgentHandlers;
+}
+
+/**
+ * The container (or checkpoint) named in a request chooses what happens: "missing" does not exist, "slow" makes progress
+ * until cancelled, "stuck" waits and looks at nothing, "boom" throws a plain Error, "flood" sends without end, "huge"
+ * answers more than any client takes, anything else goes well.
+ */
+export function scriptedAgent(): Script {
+  const calls: Script['calls'] = [];
+  const cancelled = new Map<string, () => void>();
+  const note = (method: string, request: object, context: CallContext): void => void calls.push({ method, request, context });
+
+  async function* play<T extends object>(what: string, operationId: string | undefined, kind: Progress['kind'], last: T, context: CallContext): AsyncGenerator<T | { type: 'progress'; progress: Progress }> {
+    const id = operationId ?? 'op-1';
+    if (what === 'missing') throw new StasisError('CONTAINER_NOT_FOUND', 'there is no container "missing" on this node', { hint: 'stasis ps lists them', details: { container: 'missing', tries: 2, sure: true } });
+    if (what === 'boom') throw new Error('the secret path /root/x');
+    if (what === 'stuck') await new Promise(() => undefined);
+    if (what === 'damaged') throw new StasisError('OBJECT_CORRUPT', 'pack 17 is damaged at byte 4096');
+    for (let i = 1; what === 'slow' || what === 'flood' || i <= 3; i++) {
+      yield { type: 'progress', progress: progress({ operationId: id, kind, stepNumber: Math.min(i, 7), bytesDone: i * 1024 ** 2 }) };
+      if (what === 'flood') continue;
+      const stop = new AbortController();
+      cancelled.set(id, () => stop.abort(new StasisError('CANCELLED', `operation ${id} was cancelled`)));
+      await delay(what === 'slow' ? 50 : 5, undefined, { signal: AbortSignal.any([context.signal, stop.signal]) }).catch(() => {
+        throw (stop.signal.aborted ? stop.signal : context.signal).reason;
+      });
+    }
+    yield last;
+  }
+
+  const handlers: AgentHandlers = {
+    checkpoint: (request, context) => {
+      note('checkpoint', request, context);
+      return play(request.container, request.operationId, 'checkpoint', { type: 'result' as const, result: { ...checkpointResult, operationId: request.operationId ?? 'op-1' } }, context);
+    },
+    restore: (request, context) => {
+      note('restore', request, context);
+      return play(request.checkpoint, request.operationId, 'restore', { type: 'result' as const, result: { ...restoreResult, container: request.container ?? 'web' } }, context);
+    },
+    listContainers: async (request, context) => {
+      note('listContainers', request, context);
+      if (request.container === 'huge') return { containers: Array.from({ length: 20_000 }, () => ({ ...container, bundle: 'x'.repeat(1000) })) };
+      return { containers: request.container === 'none' ? [] : [container, hopeless] };
+    },
+    listCheckpoints: async (request, context) => {
+      note('listCheckpoints', request, context);
+      return request.pageToken === ''
+        ? { checkpoints: [checkpointInfo], problems: [], nextPageToken: 'more' }
+        : { checkpoints: [{ ...checkpointInfo, id: `${checkpointInfo.id.slice(0, -1)}0` }], problems: [{ object: 'manifests/x', code: 'OBJECT_CORRUPT', message: 'the seal is broken' }], nextPageToken: '' };
+    },
+    inspectCheckpoint: async (request, context) => {
+      note('inspectCheckpoint', request, context);
+      if (request.checkpoint === 'missing') throw new StasisError('CHECKPOINT_NOT_FOUND', 'there is no checkpoint "missing"', { hint: 'stasis list shows them' });
+      if (request.checkpoint === 'boom') throw new Error('the secret path /root/x');
+      return {
+        info: checkpointInfo, phases: checkpointResult.phases, findings: checkpointResult.findings, notIncluded: checkpointResult.notIncluded,
+        provenance: { agentVersion: '0.1.0', criuVersion: '4.2.1', runtimeVersion: 'runc 1.3.6', kernel: '6.12.0', architecture: 'x64', cpuModel: 'a processor', cpuFeatures: ['avx2'], imageDigest: `sha256:${'0'.repeat(64)}` },
+        blobs: [{ name: 'containers/0/criu/pages-1.img', length: 2 * 1024 ** 3 }], descriptionJson: '{"version":1}',
+      };
+    },
+    verifyCheckpoint: (request, context) => {
+      note('verifyCheckpoint', request, context);
+      const problems = request.checkpoint === 'rotten' ? [{ object: 'packs/17', code: 'OBJECT_CORRUPT', message: 'chunk 3 does not open' }] : [];
+      return play(request.checkpoint, request.operationId, 'verify', { type: 'report' as const, report: { ...report, ok: problems.length === 0, problems } }, context);
+    },
+    deleteCheckpoint: async (request, context) => {
+      note('deleteCheckpoint', request, context);
+      if (request.checkpoint === 'missing') throw new StasisError('CHECKPOINT_NOT_FOUND', 'there is no checkpoint "missing"');
+      return { checkpoint: request.checkpoint };
+    },
+    watchOperations: async function* (request, context) {
+      note('watchOperations', request, context);
+      yield { type: 'snapshot' as const, snapshot: { operations: [operation] } };
+      yield { type: 'changed' as const, changed: { ...operation, state: 'failed' as const, finishedMs: 1_700_000_002_000, error: { code: 'DUMP_FAILED', message: 'pid 9 has a socket', hint: 'use --tcp-established', details: [] } } };
+      if (request.operationId === undefined) await delay(60_000, undefined, { signal: context.signal });
+    },
+    cancelOperation: async (request, context) => {
+      note('cancelOperation', request, context);
+      const stop = cancelled.get(request.operationId);
+      if (stop === undefined) throw new StasisError('OPERATION_NOT_FOUND', `there is no operation ${request.operationId}`);
+      stop();
+      return { ...operation, id: request.operationId, state: 'cancelled' };
+    },
+    getNode: async (request, context) => {
+      note('getNode', request, context);
+      return { ...node, callerRoles: [...context.caller.roles] };
+    },
+  };
+  return { calls, handlers };
+}
