@@ -1,0 +1,38 @@
+/** Text on a terminal: tables, lists of pairs, and nothing that a hostile name could use against it. */
+
+/** Names and reasons come from outside: control characters (escape sequences, line breaks) are shown, not obeyed. */
+export function printable(text: string): string {
+  // eslint-disable-next-line no-control-regex
+  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
+}
+
+export interface Column<Row> {
+  readonly title: string;
+  readonly value: (row: Row) => string;
+  readonly right?: boolean;
+}
+
+/** Columns as wide as their widest value, two spaces between, no space at the end of a line. */
+export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string {
+  const cells = [columns.map(({ title }) => title), ...rows.map((row) => columns.map(({ value }) => printable(value(row))))];
+  const widths = columns.map((_, i) => Math.max(...cells.map((line) => [...(line[i] ?? '')].length)));
+  const pad = (text: string, i: number): string => {
+    const fill = ' '.repeat((widths[i] ?? 0) - [...text].length);
+    return columns[i]?.right === true ? fill + text : text + fill;
+  };
+  return cells.map((line) => line.map(pad).join('  ').trimEnd()).join('\n');
+}
+
+/** "name:   value" lines; absent values are left out. */
+export function pairs(entries: readonly (readonly [string, string | undefined])[]): string {
+  const shown = entries.filter((entry): entry is readonly [string, string] => entry[1] !== undefined && entry[1] !== '');
+  const width = Math.max(0, ...shown.map(([name]) => name.length)) + 2;
+  return shown.map(([name, value]) => `${`${name}:`.padEnd(width)}${printable(value)}`).join('\n');
+}
+
+/** Local time to the second, as `ls` shows it. */
+export function time(ms: number): string {
+  const date = new Date(ms);
+  const two = (value: number): string => String(value).padStart(2, '0');
+  return `${date.getFullYear()}-${two(date.getMonth() + 1)}-${two(date.getDate())} ${two(date.getHours())}:${two(date.getMinutes())}:${two(date.getSeconds())}`;
+}
