@@ -1,0 +1,180 @@
+/** Saves a tree of files as two blobs of a checkpoint: read ahead while its container runs, and completed while it is frozen. */
+import { systemClock } from '../../core/clock.ts';
+import type { Clock } from '../../core/clock.ts';
+import { StasisError } from '../../core/errors.ts';
+import { MiB } from '../../core/units.ts';
+import { closeFd } from '../../host/tree-calls.ts';
+import type { Piece, PieceResult } from '../../repository/stage/port.ts';
+import type { CheckpointWriter } from '../../repository/types.ts';
+import type { TreeCounts } from '../types.ts';
+import { openRoot, volatileFileSystem } from './root.ts';
+import type { PlannedPiece } from './planner.ts';
+import type { Batch, Calls, Finished, ReadCounts } from './port.ts';
+import type { TreeKind } from './table.ts';
+import { TreeWorker } from './worker-client.ts';
+
+export interface TreeSaverOptions {
+  readonly writer: CheckpointWriter;
+  /** Begin of the two blobs' names: `<prefix>index` and `<prefix>data`. */
+  readonly prefix: string;
+  readonly root: string;
+  readonly kind: TreeKind;
+  /** The overlay is mounted with userxattr: its marks are user.overlay.*. */
+  readonly userxattr?: boolean;
+  readonly clock?: Clock;
+}
+
+export interface SavedTreeCounts extends TreeCounts {
+  readonly kind: TreeKind;
+  readonly indexBytes: number;
+  /** Read while the container ran, and while it was frozen. */
+  readonly ahead: ReadCounts;
+  readonly frozen: ReadCounts;
+  /** Bytes of the data blob that were read ahead in vain. */
+  readonly supersededBytes: number;
+  /** What is not in the checkpoint, in words. At most 100. */
+  readonly warnings: readonly string[];
+}
+
+export interface DeltaOptions {
+  readonly signal: AbortSignal | undefined;
+  /**
+   * Paths below the root (bytes) of the files that processes of the container have mapped shared and writable, as seen
+   * before readAhead began and again while frozen: they can change without a change of their times.
+   */
+  readonly distrust?: readonly Uint8Array[];
+}
+
+/**
+ * Call readAhead (any number of times, also none), delta, finish; and dispose in any case: it ends the worker.
+ * Throws NOT_CHECKPOINTABLE for overlays with redirects, DUMP_FAILED when a file does not hold still while
+ * frozen, LIMIT_EXCEEDED beyond the limits of the format.
+ */
+export class TreeSaver implements AsyncDisposable {
+  readonly #options: TreeSaverOptions;
+  readonly #clock: Clock;
+  #root: number | undefined;
+  #worker: TreeWorker | undefined;
+  #ahead: ReadCounts = { files: 0, bytes: 0 };
+  #frozen: ReadCounts = { files: 0, bytes: 0 };
+
+  constructor(options: TreeSaverOptions) {
+    this.#options = options;
+    this.#clock = options.clock ?? systemClock;
+  }
+
+  /** Does nothing on file systems of memory, where writes through a mapping never show in a file's times. */
+  async readAhead({ signal, onBytes }: { signal: AbortSignal | undefined; onBytes?: (count: number) => void }): Promise<void> {
+    const worker = this.#open();
+    if (volatileFileSystem(this.#root as number)) {
+      // Starts the worker, so that the freeze need not wait for that.
+      await worker.call('counts', undefined, { signal });
+      return;
+    }
+    await worker.call('readAhead', { nowMs: this.#clock.now() }, { signal });
+    await this.#append(worker, signal, onBytes);
+    const counts = await worker.call('counts', undefined, { signal });
+    this.#ahead = { files: this.#ahead.files + counts.files, bytes: this.#ahead.bytes + counts.bytes };
+  }
+
+  async delta({ signal, distrust }: DeltaOptions): Promise<void> {
+    const worker = this.#open();
+    await worker.call('delta', { nowMs: this.#clock.now(), distrust: distrust ?? [] }, { signal });
+    // Ends when nothing had to be read; throws when a file is never still.
+    while ((await this.#append(worker, signal, undefined)) > 0) await worker.call('again', undefined, { signal });
+    this.#frozen = await worker.call('counts', undefined, { signal });
+  }
+
+  async finish({ signal }: { signal: AbortSignal | undefined }): Promise<SavedTreeCounts> {
+    await using _ = this;
+    const { entries, files, dataBytes, supersededBytes, warnings, ...index } = await this.#open().call('finish', undefined, { signal });
+    await this.#writeIndex(index, signal);
+    return { entries, files, dataBytes, kind: this.#options.kind, indexBytes: index.length, ahead: this.#ahead, frozen: this.#frozen, supersededBytes, warnings };
+  }
+
+  #open(): TreeWorker {
+    if (this.#worker !== undefined) return this.#worker;
+    this.#root ??= openRoot(this.#options.root, { writable: false });
+    this.#worker = new TreeWorker({ role: 'save', root: this.#root, kind: this.#options.kind, userxattr: this.#options.userxattr ?? false });
+    return this.#worker;
+  }
+
+  /** Appends what the worker plans. Returns the number of pieces. */
+  async #append(worker: TreeWorker, signal: AbortSignal | undefined, onBytes: ((count: number) => void) | undefined): Promise<number> {
+    const first = await worker.call('next', undefined, { signal });
+    if (first.pieces.length === 0 && first.done) return 0;
+    const planned: (PlannedPiece | undefined)[] = [];
+    const onPiece = (result: PieceResult, index: number): void => {
+      const piece = planned[index];
+      if (piece === undefined) throw new StasisError('INTERNAL', `piece ${index} of a tree came back twice`);
+      planned[index] = undefined;
+      if (piece.root >= 0) closeFd(piece.root);
+      worker.tell({ number: piece.number, slices: packed(result) });
+      onBytes?.(result.length);
+    };
+    try {
+      await this.#options.writer.append(`${this.#options.prefix}data`, this.#pieces(worker, first, planned, signal), { signal, onPiece });
+    } finally {
+      for (const piece of planned) if (piece !== undefined && piece.root >= 0) closeFd(piece.root);
+    }
+    return planned.length;
+  }
+
+  async *#pieces(worker: TreeWorker, first: Batch, planned: (PlannedPiece | undefined)[], signal: AbortSignal | undefined): AsyncGenerator<Piece, void, void> {
+    let batch: Calls['next']['result'] = first;
+    for (;;) {
+      // The worker plans the next batch while this one is read.
+      const next = batch.done ? undefined : worker.call('next', undefined, { signal });
+      next?.catch(() => undefined);
+      for (const piece of batch.pieces) {
+        planned.push(piece);
+        yield this.#piece(piece);
+      }
+      if (next === undefined) return;
+      batch = await next;
+    }
+  }
+
+  #piece({ root, paths, numbers, zeroPages }: PlannedPiece): Piece {
+    const files = [];
+    for (let i = 0, at = 0; i < numbers.length; i += 3) {
+      const length = numbers[i] as number;
+      files.push({ path: paths.subarray(at, at + length), offset: numbers[i + 1] as number, length: numbers[i + 2] as number });
+      at += length;
+    }
+    return { source: { kind: 'files', root: root >= 0 ? root : (this.#root as number), files }, zeroPages };
+  }
+
+  async #writeIndex({ chunks, length }: Pick<Finished, 'chunks' | 'length'>, signal: AbortSignal | undefined): Promise<void> {
+    const blob = `${this.#options.prefix}index`;
+    const parts = chunks.map((buffer, i) => ({ buffer, length: Math.min(buffer.byteLength, length - i * MiB) }));
+    const [only] = parts;
+    if (parts.length === 1 && only !== undefined) {
+      await this.#options.writer.putSmall(blob, Uint8Array.from(new Uint8Array(only.buffer, 0, only.length)), { signal });
+      return;
+    }
+    const pieces = parts.map((part): Piece => ({ source: { kind: 'memory', buffer: part.buffer, offset: 0, length: part.length }, zeroPages: false }));
+    await this.#options.writer.append(blob, pieces, { signal });
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    const [worker, root] = [this.#worker, this.#root];
+    this.#worker = undefined;
+    this.#root = undefined;
+    await worker?.[Symbol.asyncDispose]();
+    if (root !== undefined) closeFd(root);
+  }
+}
+
+function packed(result: PieceResult): BigInt64Array {
+  const slices = result.slices ?? [];
+  const numbers = new BigInt64Array(slices.length * 5);
+  slices.forEach((slice, i) => {
+    numbers[i * 5] = slice.inode;
+    numbers[i * 5 + 1] = slice.size;
+    numbers[i * 5 + 2] = slice.mtimeNs;
+    numbers[i * 5 + 3] = slice.ctimeNs;
+    numbers[i * 5 + 4] = slice.torn ? 1n : 0n;
+  });
+  return numbers;
+}

@@ -1,0 +1,154 @@
+/**
+ * A tree in memory: one row per entry, in columns of numbers, because a million objects would not fit the agent's
+ * memory. The children of a directory lie together; directories are numbered in the order in which they appear.
+ */
+import { StasisError } from '../../core/errors.ts';
+import { MAX_DEPTH, MAX_ENTRIES, MAX_TEXT_BYTES } from './limits.ts';
+
+/** How a tree was saved: `overlay-upper` knows whiteouts and opaque directories, `plain` has none. */
+export type TreeKind = 'overlay-upper' | 'plain';
+
+/** Kinds of entries; the numbers are those of the index format. */
+export const FILE = 0;
+export const DIRECTORY = 1;
+export const SYMLINK = 2;
+export const FIFO = 3;
+export const SOCKET = 4;
+export const CHARACTER = 5;
+export const BLOCK = 6;
+export const WHITEOUT = 7;
+
+export const kindNames = ['file', 'directory', 'symlink', 'fifo', 'socket', 'character-device', 'block-device', 'whiteout'] as const;
+
+export interface Row {
+  readonly kind: number;
+  /** Permission bits with setuid, setgid and sticky. */
+  readonly mode: number;
+  readonly uid: number;
+  readonly gid: number;
+  readonly mtimeSeconds: number;
+  readonly mtimeNanoseconds: number;
+  /** Number of the set of extended attributes, 0 for none. */
+  readonly xattrs: number;
+  /** FILE: number of its content. SYMLINK: where its target lies. Devices: major. */
+  readonly a: number;
+  /** SYMLINK: length of its target. Devices: minor. DIRECTORY: 1 when opaque. */
+  readonly b: number;
+}
+
+/** Bytes that only grow: names and symlink targets. */
+export class Texts {
+  #bytes = Buffer.alloc(65536);
+  #used = 0;
+
+  add(text: Uint8Array, length: number): number {
+    const at = this.#used;
+    if (at + length > MAX_TEXT_BYTES) throw new StasisError('LIMIT_EXCEEDED', `the names of this tree take more than ${MAX_TEXT_BYTES} bytes`);
+    if (at + length > this.#bytes.length) {
+      const larger = Buffer.alloc(Math.max(this.#bytes.length * 2, at + length));
+      larger.set(this.#bytes.subarray(0, at));
+      this.#bytes = larger;
+    }
+    for (let i = 0; i < length; i++) this.#bytes[at + i] = text[i] as number;
+    this.#used = at + length;
+    return at;
+  }
+
+  /** A view: do not change it. */
+  get(at: number, length: number): Buffer {
+    return this.#bytes.subarray(at, at + length);
+  }
+}
+
+export class Table {
+  readonly texts = new Texts();
+  /** By entry. Entry 0 is the root, without a name. */
+  readonly parent: number[] = [];
+  readonly nameAt: number[] = [];
+  readonly nameLength: number[] = [];
+  readonly kind: number[] = [];
+  readonly mode: number[] = [];
+  readonly uid: number[] = [];
+  readonly gid: number[] = [];
+  readonly mtimeSeconds: number[] = [];
+  readonly mtimeNanoseconds: number[] = [];
+  readonly xattrs: number[] = [];
+  readonly a: number[] = [];
+  readonly b: number[] = [];
+  /** Another entry, earlier in this table, that is the same inode; -1 for none. */
+  readonly twin: number[] = [];
+  /** By directory: its entry, its depth, and where its children lie in the table. */
+  readonly directoryEntry: number[] = [];
+  readonly depth: number[] = [];
+  readonly childrenFrom: number[] = [];
+  readonly childrenTo: number[] = [];
+
+  get count(): number {
+    return this.kind.length;
+  }
+
+  get directories(): number {
+    return this.directoryEntry.length;
+  }
+
+  /** `parent` is the number of a directory, -1 for the root. Returns the entry's number. */
+  add(parent: number, name: Uint8Array, nameLength: number, row: Row, twin: number): number {
+    const entry = this.kind.length;
+    if (entry >= MAX_ENTRIES) throw new StasisError('LIMIT_EXCEEDED', `the tree has more than ${MAX_ENTRIES} entries`);
+    this.parent.push(parent);
+    this.nameAt.push(this.texts.add(name, nameLength));
+    this.nameLength.push(nameLength);
+    this.kind.push(row.kind);
+    this.mode.push(row.mode);
+    this.uid.push(row.uid);
+    this.gid.push(row.gid);
+    this.mtimeSeconds.push(row.mtimeSeconds);
+    this.mtimeNanoseconds.push(row.mtimeNanoseconds);
+    this.xattrs.push(row.xattrs);
+    this.a.push(row.kind === DIRECTORY ? this.directoryEntry.length : row.a);
+    this.b.push(row.b);
+    this.twin.push(twin);
+    if (row.kind === DIRECTORY && twin < 0) this.#addDirectory(entry, parent);
+    return entry;
+  }
+
+  #addDirectory(entry: number, parent: number): void {
+    const depth = parent < 0 ? 0 : (this.depth[parent] as number) + 1;
+    if (depth > MAX_DEPTH) throw new StasisError('LIMIT_EXCEEDED', `the tree is more than ${MAX_DEPTH} directories deep`);
+    this.directoryEntry.push(entry);
+    this.depth.push(depth);
+    this.childrenFrom.push(0);
+    this.childrenTo.push(0);
+  }
+
+  name(entry: number): Buffer {
+    return this.texts.get(this.nameAt[entry] as number, this.nameLength[entry] as number);
+  }
+
+  target(entry: number): Buffer {
+    return this.texts.get(this.a[entry] as number, this.b[entry] as number);
+  }
+
+  /** Path of a directory below the root: "" for the root, else "a/b". */
+  directoryPath(directory: number): Buffer {
+    const names: Buffer[] = [];
+    for (let at = directory; at > 0; ) {
+      const entry = this.directoryEntry[at] as number;
+      names.push(this.name(entry));
+      at = this.parent[entry] as number;
+    }
+    return joined(names.toReversed());
+  }
+
+  path(entry: number): Buffer {
+    const directory = this.parent[entry] as number;
+    if (directory < 0) return Buffer.alloc(0);
+    const above = this.directoryPath(directory);
+    return above.length === 0 ? Buffer.from(this.name(entry)) : joined([above, this.name(entry)]);
+  }
+}
+
+function joined(names: readonly Buffer[]): Buffer {
+  const slash = Buffer.of(0x2f);
+  return Buffer.concat(names.flatMap((name, i) => (i === 0 ? [name] : [slash, name])));
+}

@@ -1,0 +1,96 @@
+/** A tree's worker thread: everything that makes many system calls one after the other. Entry of the thread. */
+import { parentPort, workerData } from 'node:worker_threads';
+import { invariant } from '../../core/assert.ts';
+import { StasisError, asStasisError } from '../../core/errors.ts';
+import { TreeBuilder } from './build.ts';
+import { decodeIndex } from './decode.ts';
+import type { DecodedTree } from './decode.ts';
+import { encodeIndex } from './encode.ts';
+import { describe } from './describe.ts';
+import { BATCH_PIECES } from './limits.ts';
+import type { Batch, Calls, Request, SaveSetup, WorkerSetup } from './port.ts';
+import { TreeScan } from './scan.ts';
+
+type Handlers = { [K in keyof Calls]?: (args: Calls[K]['args']) => Calls[K]['result'] };
+
+function saving(setup: SaveSetup, checkCancelled: () => void): Handlers {
+  const scan = new TreeScan({ root: setup.root, kind: setup.kind, userxattr: setup.userxattr, checkCancelled });
+  let steps: Generator<void, void, void> | undefined;
+  const next = (): Batch => {
+    const { ready } = scan.planner;
+    let done = false;
+    while (!done && ready.length < BATCH_PIECES) done = steps?.next().done ?? true;
+    return { pieces: ready.splice(0), done };
+  };
+  return {
+    readAhead: ({ nowMs }) => void (steps = scan.readAhead(nowMs)),
+    delta: ({ nowMs, distrust }) => void (steps = scan.delta(nowMs, distrust)),
+    again: () => void (steps = scan.again()),
+    next,
+    read: ({ number, slices }) => {
+      scan.planner.taken(number).forEach((content, i) => {
+        const [inode, size, mtime, ctime, torn] = slices.subarray(i * 5, i * 5 + 5) as unknown as [bigint, bigint, bigint, bigint, bigint];
+        scan.readings.received(content, torn !== 0n, inode, size, mtime, ctime);
+      });
+    },
+    counts: () => ({ files: scan.readings.roundFiles, bytes: scan.readings.roundBytes }),
+    finish: () => {
+      const dataLength = scan.planner.dataBytes;
+      const encoded = encodeIndex({ table: scan.table, extents: scan.readings.extents, sets: scan.sets, kind: setup.kind, dataLength });
+      return { ...encoded, supersededBytes: dataLength - encoded.dataBytes, warnings: scan.warnings };
+    },
+  };
+}
+
+function loading(checkCancelled: () => void): Handlers {
+  let tree: DecodedTree | undefined;
+  let builder: TreeBuilder | undefined;
+  return {
+    decode: ({ index, dataLength }) => {
+      tree = decodeIndex(Buffer.from(index), dataLength);
+      const files = tree.extents.size.length;
+      const dataBytes = tree.extents.length.reduce((sum, length) => sum + length, 0);
+      return { kind: tree.kind, entries: tree.table.count, files, dataBytes };
+    },
+    page: ({ from, count }) => {
+      invariant(tree !== undefined, 'a tree is decoded before it is shown');
+      return describe(tree, from, count);
+    },
+    create: (options) => {
+      invariant(tree !== undefined, 'a tree is decoded before it is created');
+      builder = new TreeBuilder(tree, { ...options, checkCancelled });
+      return builder.create();
+    },
+    complete: () => {
+      invariant(builder !== undefined, 'a tree is created before it is completed');
+      builder.complete();
+      return { warnings: builder.warnings };
+    },
+  };
+}
+
+function serve(): void {
+  const setup = workerData as WorkerSetup;
+  const port = parentPort;
+  invariant(port !== null, 'worker.ts is the entry of a worker thread');
+  const checkCancelled = (): void => {
+    if (Atomics.load(setup.cancel, 0) !== 0) throw new StasisError('CANCELLED', 'the work on a tree of files was cancelled');
+  };
+  const handlers = setup.role === 'save' ? saving(setup, checkCancelled) : loading(checkCancelled);
+  port.on('message', (request: Request | { name: 'end' }) => {
+    if (request.name === 'end') {
+      port.close();
+      return;
+    }
+    const { id, name, args } = request as Request;
+    try {
+      const value = (handlers[name] as (args: unknown) => unknown)(args);
+      if (id >= 0) port.postMessage({ id, value });
+    } catch (error) {
+      const { code, message, hint, details } = asStasisError(error, 'a tree of files');
+      port.postMessage({ id, error: { code, message, hint, details } });
+    }
+  });
+}
+
+serve();
