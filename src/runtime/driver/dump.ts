@@ -1,0 +1,59 @@
+/** A checkpoint through runc or crun. The caller has frozen the container, and holds the guard and the hook. */
+import { join } from 'node:path';
+import { StasisError } from '../../core/errors.ts';
+import { processAlive } from '../../host/proc.ts';
+import { run } from '../../host/process.ts';
+import type { Version } from '../toolchain.ts';
+import type { DumpRequest, DumpResult, RuntimeRoot, Toolchain } from '../types.ts';
+import { checkpointArgs, mustLeaveRunning, runtimeLog } from './args.ts';
+import { explainFailure } from './failure.ts';
+import { OPERATION_VARIABLE, killOperation } from './operation.ts';
+
+export interface DriverOptions {
+  readonly signal: AbortSignal | undefined;
+  readonly timeoutMs: number;
+}
+
+export function versionOf(at: RuntimeRoot, toolchain: Toolchain): Version {
+  const found = toolchain.runtimes.find((candidate) => candidate.name === at.runtime);
+  if (found === undefined) {
+    throw new StasisError('HOST_UNSUPPORTED', `${at.runtime} is not installed on this node`, { hint: `install ${at.runtime}, or name it in the configuration (runtimes.${at.runtime}.binary)` });
+  }
+  return found.versionNumbers;
+}
+
+/** Runs a runtime in a session of its own, so that the death of the agent does not end it. Whatever is left after an abort or the deadline is killed. */
+export async function runOperation(file: string, args: readonly string[], request: { readonly operationId: string; readonly criuConfig: string; readonly workDir: string; readonly guardDirectory?: string | undefined }, options: DriverOptions): ReturnType<typeof run> {
+  const env = {
+    [OPERATION_VARIABLE]: request.operationId,
+    CRIU_CONFIG_FILE: request.criuConfig,
+    ...(request.guardDirectory === undefined ? {} : { STASIS_GUARD_DIR: request.guardDirectory }),
+  };
+  try {
+    return await run(file, args, { ...options, env, cwd: request.workDir, detached: true });
+  } catch (error) {
+    await killOperation(request.operationId);
+    throw error;
+  }
+}
+
+/**
+ * Resolves when the images are written, after the post-dump hook. Throws DUMP_FAILED with the first real cause,
+ * CONTAINER_EXITED, HOST_UNSUPPORTED, DEADLINE_EXCEEDED, or the signal's reason.
+ */
+export async function dump(request: DumpRequest, toolchain: Toolchain, options: DriverOptions): Promise<DumpResult> {
+  const { container, workDir, flags } = request;
+  const version = versionOf(container.at, toolchain);
+  if (request.pageServer !== undefined && container.at.runtime !== 'runc') {
+    throw new StasisError('USAGE', 'crun cannot send memory to a page server', { hint: 'use the directory path for containers of crun' });
+  }
+  const criuLog = join(workDir, 'dump.log');
+  const { status, stderr } = await runOperation(container.at.binary, checkpointArgs(request, version), request, options);
+  if (status !== 0) {
+    const what = `container ${container.id} could not be dumped`;
+    const failure = explainFailure({ what, phase: 'dump', criuLog, runtimeLog: runtimeLog(workDir), stderr, status });
+    if (processAlive(container.pid, container.pidStart) || failure.code === 'HOST_UNSUPPORTED') throw failure;
+    throw new StasisError('CONTAINER_EXITED', `container ${container.id} ended while it was dumped`, { cause: failure, hint: 'no checkpoint was made; start the container again', details: failure.details });
+  }
+  return { statsPath: join(workDir, 'stats-dump'), logPath: criuLog, leftRunning: !flags.leaveRunning && mustLeaveRunning(container.at, version) };
+}

@@ -1,0 +1,92 @@
+/** A restore through runc or crun, with the standard descriptors that the container had. */
+import { existsSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { StasisError } from '../../core/errors.ts';
+import { readStat } from '../../host/proc.ts';
+import type { RestoreRequest, Toolchain } from '../types.ts';
+import { restoreArgs, runtimeLog } from './args.ts';
+import { runOperation, versionOf, type DriverOptions } from './dump.ts';
+import { explainFailure } from './failure.ts';
+
+export interface RestoreOptions extends DriverOptions {
+  /** Path of deploy/libexec/stasis-restore; looked for above this module unless told. */
+  readonly launcher?: string | undefined;
+}
+
+export interface RestoredProcess {
+  readonly pid: number;
+  readonly pidStart: number;
+  readonly logPath: string;
+}
+
+/** How the launcher is told to make a descriptor: "null", "pipe" (stdin), "same" (stderr as stdout) or the file it is pumped to. */
+export interface Stdio {
+  readonly stdin: 'null' | 'pipe';
+  readonly stdout: string;
+  readonly stderr: string;
+}
+
+/** runc and crun write the targets of descriptors 0 to 2 beside the images and expect pipes where pipes were. */
+export function stdioFor(descriptors: readonly string[], files: { readonly stdout: string; readonly stderr: string }): Stdio {
+  const [stdin = '', stdout = '', stderr = ''] = descriptors;
+  const isPipe = (target: string): boolean => target.startsWith('pipe:');
+  return {
+    stdin: isPipe(stdin) ? 'pipe' : 'null',
+    stdout: isPipe(stdout) ? files.stdout : 'null',
+    stderr: !isPipe(stderr) ? 'null' : stderr === stdout ? 'same' : files.stderr,
+  };
+}
+
+function readDescriptors(imageDir: string): string[] {
+  const path = join(imageDir, 'descriptors.json');
+  try {
+    const value: unknown = JSON.parse(readFileSync(path, 'utf8'));
+    if (Array.isArray(value) && value.every((item) => typeof item === 'string')) return value;
+  } catch (error) {
+    throw new StasisError('RESTORE_INCOMPATIBLE', `the images tell nothing of the container's standard descriptors: ${(error as Error).message}`, { cause: error, hint: 'was the checkpoint made by runc or crun?' });
+  }
+  throw new StasisError('RESTORE_INCOMPATIBLE', 'descriptors.json of the images is not a list of names', { hint: 'was the checkpoint made by runc or crun?' });
+}
+
+/** deploy/libexec/stasis-restore of the tree that this module is part of. */
+export function findLauncher(): string {
+  for (let directory = dirname(fileURLToPath(import.meta.url)); ; directory = dirname(directory)) {
+    const path = join(directory, 'deploy/libexec/stasis-restore');
+    if (existsSync(path)) return path;
+    if (directory === dirname(directory)) throw new StasisError('HOST_UNSUPPORTED', 'deploy/libexec/stasis-restore is missing', { hint: 'install Stasis again: its files are not complete' });
+  }
+}
+
+function readPid(path: string): number {
+  try {
+    return Number.parseInt(readFileSync(path, 'utf8'), 10);
+  } catch {
+    return Number.NaN;
+  }
+}
+
+/**
+ * Resolves when the processes run. Throws RESTORE_FAILED with the first real cause, RESTORE_INCOMPATIBLE,
+ * CONTAINER_EXISTS, HOST_UNSUPPORTED, DEADLINE_EXCEEDED, or the signal's reason; no process of the container is left then,
+ * but the runtime may have left its state: remove() it.
+ */
+export async function restore(request: RestoreRequest, toolchain: Toolchain, options: RestoreOptions): Promise<RestoredProcess> {
+  const { at, id, workDir, pidFile } = request;
+  const version = versionOf(at, toolchain);
+  if (existsSync(join(at.root, id))) {
+    throw new StasisError('CONTAINER_EXISTS', `a container ${id} exists below ${at.root}`, { hint: 'delete it, or restore under another id' });
+  }
+  const { stdin, stdout, stderr } = stdioFor(readDescriptors(request.imageDir), request);
+  const args = [pidFile, stdin, stdout, stderr, at.binary, ...restoreArgs(request, version)];
+  const result = await runOperation(options.launcher ?? findLauncher(), args, request, options);
+  const criuLog = join(workDir, 'restore.log');
+  const failure = (): StasisError => explainFailure({
+    what: `container ${id} could not be restored`, phase: 'restore', criuLog, runtimeLog: runtimeLog(workDir), stderr: result.stderr, status: result.status,
+  });
+  if (result.status !== 0) throw failure();
+  const pid = readPid(pidFile);
+  const stat = Number.isNaN(pid) ? undefined : readStat(pid);
+  if (stat === undefined) throw new StasisError('RESTORE_FAILED', `container ${id} was restored and ended at once`, { hint: 'look at its output and at the log of criu', details: { log: criuLog }, cause: failure() });
+  return { pid, pidStart: stat.startTime, logPath: criuLog };
+}
