@@ -4,12 +4,18 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../../src/core/errors.ts';
-import type { AgentHandlers, CallContext, CheckpointInfo, CheckpointResult, ContainerInfo, Node, Operation, Progress, RestoreResult, VerifyReport } from '../../src/rpc/api.ts';
+import type { AgentHandlers, CallContext, CheckpointInfo, CheckpointRequest, CheckpointResult, ContainerInfo, Node, Operation, Progress, RestoreResult, VerifyReport } from '../../src/rpc/api.ts';
 
 export const progress = (more: Partial<Progress> = {}): Progress => ({
   operationId: 'op-1', kind: 'checkpoint', step: 'dump', stepNumber: 3, stepCount: 7,
   bytesDone: 512 * 1024 * 1024, bytesTotal: 2 * 1024 ** 3, bytesPerSecond: 400 * 1024 * 1024, elapsedMs: 1300, frozen: true, ...more,
 });
+
+export const checkpointRequest: CheckpointRequest = {
+  container: 'web', runtime: 'runc', operationId: 'op-7', reason: 'test', leaveRunning: true, tcpEstablished: true, fileLocks: false, extUnixSk: false, shellJob: false,
+  memoryPath: 'page-server', freezeBudgetMs: 5000, deadlineMs: 60_000, newLineage: false, keep: false,
+};
+
 
 export const checkpointResult: CheckpointResult = {
   operationId: 'op-1', checkpoint: '0g1k5d7h8wk3m2n4p6q8', lineage: 'ab'.repeat(16), parent: '0g1k5d7h8wk3m2n4p6q7', container: 'web',
