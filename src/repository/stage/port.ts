@@ -50,6 +50,7 @@ export interface PieceResult {
 
 /** A file that a sink creates (O_EXCL) below a root, and its part in the bytes delivered. */
 export interface FileTarget {
+  /** Relative, one to many components. Empty: these bytes belong to no file (they were superseded) and are dropped. */
   readonly path: Uint8Array;
   /** Offset in the file at which the bytes go; a file of several targets is created by the first to come. */
   readonly offset: number;

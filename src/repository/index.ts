@@ -1,0 +1,15 @@
+/**
+ * The repository: bytes at rest, sealed. It knows blobs, chunks, packs, manifests and keys, and nothing of
+ * containers, CRIU or networks. docs/FORMAT.md is its contract with the disk, types.ts with the rest of Stasis.
+ */
+export type { KeyProvider, WrappedKey } from './keys.ts';
+export { fileKeyProvider } from './key-file.ts';
+export { openRepository } from './repository.ts';
+export type { RepositoryOptions } from './repository.ts';
+export { openDirectoryStore } from './store/directory.ts';
+export type { DirectoryStore } from './store/directory.ts';
+export { MemoryStore } from './store/memory.ts';
+export type { ObjectInfo, Store } from './store/store.ts';
+export * from './types.ts';
+export { MAX_CHUNK_BYTES, PIECE_BYTES } from './stage/port.ts';
+export type * from './stage/port.ts';

@@ -1,0 +1,82 @@
+/** The main thread's end of one stage worker: jobs by number, and what happens when the thread dies. */
+import { Worker } from 'node:worker_threads';
+import { StasisError } from '../../core/errors.ts';
+import type { FromWorker, ToWorker, WorkerSettings } from './messages.ts';
+import { fromWire } from './messages.ts';
+
+type Answer = Extract<FromWorker, { job: number }>;
+export type Notice = Exclude<FromWorker, Answer | { type: 'ready' }>;
+type WithoutJob<T> = T extends { job: number } ? Omit<T, 'job'> : never;
+export type Job = WithoutJob<ToWorker>;
+
+export class WorkerHandle {
+  readonly #worker: Worker;
+  readonly #jobs = new Map<number, PromiseWithResolvers<Answer>>();
+  readonly #ready = Promise.withResolvers<void>();
+  #next = 0;
+  #dead: StasisError | undefined;
+  /** Jobs without an answer yet. */
+  load = 0;
+  started = false;
+  /** Pack buffers that this worker is filling. */
+  buffers = 0;
+
+  constructor(settings: WorkerSettings, onNotice: (notice: Notice) => void, onDeath: () => void) {
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: settings, name: 'stasis-stage' });
+    this.#worker.on('message', (message: FromWorker) => {
+      if (message.type === 'ready') {
+        this.started = true;
+        this.#ready.resolve();
+      } else if ('job' in message) this.#answer(message);
+      else onNotice(message);
+    });
+    this.#worker.on('error', (error) => this.#die(error, onDeath));
+    this.#worker.on('exit', (code) => this.#die(new Error(`exit status ${code}`), onDeath));
+    this.#ready.promise.catch(() => undefined);
+  }
+
+  get ready(): Promise<void> {
+    return this.#ready.promise;
+  }
+
+  get dead(): boolean {
+    return this.#dead !== undefined;
+  }
+
+  async ask(job: Job, transfer: ArrayBuffer[]): Promise<Answer> {
+    if (this.#dead !== undefined) throw this.#dead;
+    const number = this.#next++;
+    const answer = Promise.withResolvers<Answer>();
+    this.#jobs.set(number, answer);
+    this.load += 1;
+    try {
+      this.#worker.postMessage({ ...job, job: number }, transfer);
+      return await answer.promise;
+    } finally {
+      this.#jobs.delete(number);
+      this.load -= 1;
+    }
+  }
+
+  tell(message: Exclude<ToWorker, { job: number }>, transfer: ArrayBuffer[] = []): void {
+    if (this.#dead === undefined) this.#worker.postMessage(message, transfer);
+  }
+
+  async close(): Promise<void> {
+    await this.#worker.terminate();
+  }
+
+  #answer(message: Answer): void {
+    const job = this.#jobs.get(message.job);
+    if (message.type === 'failed') job?.reject(fromWire(message.error));
+    else job?.resolve(message);
+  }
+
+  #die(cause: unknown, onDeath: () => void): void {
+    if (this.#dead !== undefined) return;
+    this.#dead = new StasisError('INTERNAL', `a stage worker died: ${cause instanceof Error ? cause.message : String(cause)}`, { cause, hint: 'try again; if it happens twice, report it with the agent\'s log' });
+    this.#ready.reject(this.#dead);
+    for (const job of this.#jobs.values()) job.reject(this.#dead);
+    onDeath();
+  }
+}

@@ -1,0 +1,218 @@
+/** Writes one checkpoint: pieces to the workers, packs to the store, at the end the lineage key and the manifest. */
+import { invariant } from '../core/assert.ts';
+import type { Clock } from '../core/clock.ts';
+import { StasisError } from '../core/errors.ts';
+import type { CheckpointId, LineageId } from '../core/ids.ts';
+import type { CipherId } from './format/algorithms.ts';
+import { isBlobName } from './format/body.ts';
+import { MAX_BLOBS } from './format/limits.ts';
+import { lineageName, manifestName, packName, packsOf, writerName } from './format/names.ts';
+import { SegmentList } from './format/segments.ts';
+import type { NewLineage, OpenLineage } from './lineages.ts';
+import type { Manifests, OpenManifest } from './manifests.ts';
+import { ChunkPlaces } from './places.ts';
+import { SmallBlobs } from './small-blobs.ts';
+import { batches } from './stage/batches.ts';
+import type { Batch } from './stage/batches.ts';
+import type { SealedPiece, ShippedPack } from './stage/messages.ts';
+import type { StagePool } from './stage/pool.ts';
+import { PIECE_BYTES } from './stage/port.ts';
+import type { Piece, PieceResult } from './stage/port.ts';
+import { SealSession } from './stage/seal-session.ts';
+import { pieceResult } from './stage/piece-result.ts';
+import type { Store } from './store/store.ts';
+import type { ByteCounts, CheckpointSummary, CheckpointWriter, Description } from './types.ts';
+
+export interface WriterOptions {
+  readonly id: CheckpointId;
+  readonly cipher: CipherId;
+  readonly lineage: OpenLineage | NewLineage;
+  /** The newest checkpoint of the lineage, whose chunks may be used again. */
+  readonly base: OpenManifest | undefined;
+  readonly store: Store;
+  readonly manifests: Manifests;
+  readonly pool: StagePool;
+  readonly clock: Clock;
+}
+
+type State = 'open' | 'committing' | 'committed' | 'aborted';
+
+export class Writer implements CheckpointWriter {
+  readonly id: CheckpointId;
+  readonly lineage: LineageId;
+  readonly #options: WriterOptions;
+  readonly #session: SealSession;
+  readonly #places = new ChunkPlaces();
+  readonly #blobs = new Map<string, SegmentList>();
+  readonly #small = new SmallBlobs();
+  /** Whatever is on its way to or from a worker. */
+  readonly #inFlight = new Set<Promise<unknown>>();
+  readonly #counts = { raw: 0, zero: 0, reused: 0, stored: 0 };
+  #state: State = 'open';
+
+  constructor(options: WriterOptions) {
+    this.#options = options;
+    this.id = options.id;
+    this.lineage = options.lineage.keys.lineage;
+    if (options.base?.cipher === options.cipher) this.#places.know(options.base.tables);
+    const { idKey, chunkKey } = options.lineage.keys;
+    this.#session = new SealSession(options.pool, {
+      secrets: { lineage: this.lineage, cipher: options.cipher, idKey, chunkKey },
+      checkpoint: this.id,
+      index: this.#places.shared,
+      put: (pack, signal) => this.#putPack(pack, signal),
+    });
+  }
+
+  async append(blob: string, pieces: Iterable<Piece> | AsyncIterable<Piece>, { signal, onPiece }: { signal: AbortSignal | undefined; onPiece?: (result: PieceResult, index: number) => void }): Promise<void> {
+    const segments = this.#blob(blob);
+    let index = 0;
+    const take = (sealed: SealedPiece): void => {
+      this.#place(segments, sealed);
+      onPiece?.(pieceResult(sealed), index++);
+    };
+    // Jobs end in any order; their results are taken in the order of the blob.
+    let previous: Promise<void> = Promise.resolve();
+    try {
+      for await (const batch of batches(pieces)) {
+        const answer = this.#submit(batch, signal);
+        const before = previous;
+        previous = answer.then(async ({ result }) => {
+          const sealed = await result;
+          await before;
+          sealed.forEach(take);
+        });
+        previous.catch(() => undefined);
+        await answer;
+      }
+      await previous;
+    } catch (error) {
+      // What was read is only a part of what was asked for: such a checkpoint must never be committed.
+      this.#session.fail(error);
+      await this.#settle();
+      throw error;
+    }
+  }
+
+  appendZeros(blob: string, length: number): void {
+    this.#blob(blob).zeros(length);
+    this.#counts.raw += length;
+    this.#counts.zero += length;
+  }
+
+  async putSmall(blob: string, bytes: Uint8Array, { signal }: { signal: AbortSignal | undefined }): Promise<void> {
+    invariant(bytes.length <= PIECE_BYTES, `${blob} is too large to be a small blob`);
+    invariant(!this.#blobs.has(blob), `blob ${blob} is there already`);
+    const segments = this.#blob(blob);
+    if (this.#small.isFull(bytes.length)) await this.#flushSmall(signal);
+    this.#small.add(segments, bytes);
+  }
+
+  bytes(): ByteCounts {
+    return { ...this.#counts };
+  }
+
+  async commit(description: Description, { signal }: { signal: AbortSignal | undefined }): Promise<CheckpointSummary> {
+    invariant(this.#state === 'open', `the writer is ${this.#state}`);
+    this.#state = 'committing';
+    const { store, manifests, clock, cipher, lineage } = this.#options;
+    await this.#flushSmall(signal);
+    await Promise.all(this.#inFlight);
+    await this.#session.finish();
+    if ('object' in lineage) await store.put(lineageName(this.lineage), lineage.object, { signal });
+    const tables = this.#places.tables(this.#blobs);
+    const summary = { bytes: this.bytes(), description };
+    const result = await manifests.write({ checkpoint: this.id, cipher, lineage, createdMs: clock.now(), summary, tables }, { signal });
+    this.#state = 'committed';
+    await this.#session.end();
+    // A mark that stays behind harms nobody: beside its manifest it means nothing, and delete() takes it along.
+    if (!('object' in lineage)) await store.delete(writerName(this.lineage, this.id), { signal: undefined }).catch(() => undefined);
+    return result;
+  }
+
+  async abort(): Promise<void> {
+    if (this.#state === 'committed' || this.#state === 'aborted') return;
+    const attempted = this.#state === 'committing';
+    this.#state = 'aborted';
+    await this.#session.end();
+    await this.#settle();
+    await this.#remove(attempted).catch(() => undefined);
+  }
+
+  async #remove(attempted: boolean): Promise<void> {
+    const { store, lineage } = this.#options;
+    const signal = undefined;
+    // First, and the rest only if it worked: a put that failed may have put it there all the same.
+    if (attempted) await store.delete(manifestName(this.id), { signal });
+    for await (const { name } of store.list(packsOf(this.id), { signal })) await store.delete(name, { signal });
+    if (!('object' in lineage)) await store.delete(writerName(this.lineage, this.id), { signal });
+    else if (attempted) await store.delete(lineageName(this.lineage), { signal });
+  }
+
+  #blob(name: string): SegmentList {
+    const known = this.#blobs.get(name);
+    if (known !== undefined) return known;
+    invariant(this.#state === 'open', `the writer is ${this.#state}`);
+    invariant(isBlobName(name), `${JSON.stringify(name)} cannot be the name of a blob`);
+    if (this.#blobs.size === MAX_BLOBS) throw new StasisError('LIMIT_EXCEEDED', `this checkpoint needs more than ${MAX_BLOBS} blobs`, { hint: 'docs/FORMAT.md lists the limits and their reasons' });
+    const segments = new SegmentList();
+    this.#blobs.set(name, segments);
+    return segments;
+  }
+
+  /** Resolves when the job is under way; its result comes with `result`. */
+  async #submit(batch: Batch, signal: AbortSignal | undefined): Promise<{ result: Promise<readonly SealedPiece[]> }> {
+    const either = signal === undefined ? this.#session.signal : AbortSignal.any([signal, this.#session.signal]);
+    const credit = await this.#options.pool.jobs.acquire(1, { signal: either });
+    const result = this.#session.submit(batch).finally(() => {
+      credit[Symbol.dispose]();
+      this.#inFlight.delete(result);
+    });
+    this.#inFlight.add(result);
+    result.catch(() => undefined);
+    return { result };
+  }
+
+  async #flushSmall(signal: AbortSignal | undefined): Promise<void> {
+    const group = this.#small.take();
+    if (group === undefined) return;
+    const { result } = await this.#submit(group.batch, signal);
+    const placed = result.then((pieces) => {
+      for (const piece of pieces) {
+        this.#count(piece);
+        group.place(piece);
+      }
+    });
+    placed.catch((error: unknown) => this.#session.fail(error)).finally(() => this.#inFlight.delete(placed));
+    this.#inFlight.add(placed);
+  }
+
+  #place(segments: SegmentList, piece: SealedPiece): void {
+    this.#count(piece);
+    if (piece.chunk < 0) return segments.zeros(piece.length);
+    if (piece.runs === undefined) return segments.data(piece.chunk, 0, piece.length);
+    let offset = 0;
+    piece.runs.forEach((length, i) => {
+      if (i % 2 === 1) return segments.zeros(length);
+      segments.data(piece.chunk, offset, length);
+      offset += length;
+    });
+  }
+
+  #count(piece: SealedPiece): void {
+    this.#counts.raw += piece.length;
+    this.#counts.zero += piece.length - piece.raw;
+    if (piece.reused) this.#counts.reused += piece.raw;
+  }
+
+  async #putPack(pack: ShippedPack, signal: AbortSignal): Promise<void> {
+    await this.#options.store.put(packName(this.id, pack.digits), [new Uint8Array(pack.buffer, 0, pack.used)], { signal });
+    this.#places.addPack(this.id, pack);
+    this.#counts.stored += pack.used;
+  }
+
+  /** Waits until no worker touches a source of ours any more. */
+  async #settle(): Promise<void> {
+    await Promise.allSettled(this.#inFlight);
+  }
+}
