@@ -34,8 +34,8 @@ export interface AgentContext {
   readonly repository: Repository;
   readonly staging: Staging;
   readonly toolchain: Toolchain;
-  /** Where containers are looked for; resolved anew for each call, because directories come and go. */
-  readonly roots: () => readonly RuntimeRoot[];
+  /** Where containers are looked for; the last part of a root may be "*". */
+  readonly roots: readonly RuntimeRoot[];
   readonly operations: Operations;
   readonly journal: Journal;
   readonly lineages: Lineages;

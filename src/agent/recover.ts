@@ -20,7 +20,7 @@ import { containerDirectory, containersDirectory } from './restore/container-dir
 export async function recover(agent: AgentContext): Promise<void> {
   for (const record of agent.journal.records()) {
     try {
-      const outcome = record.kind === 'checkpoint' ? await recoverCheckpoint(agent, record) : await recoverRestore(agent, record);
+      const outcome = record.kind === 'checkpoint' ? await recoverCheckpoint(agent, record) : await recoverRestore(record);
       agent.journal.remove(record.operation);
       agent.log.event('operation.recovered', { operation_id: record.operation, kind: record.kind, checkpoint_id: record.checkpoint, outcome });
     } catch (error) {
@@ -47,12 +47,12 @@ async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord):
     await agent.repository.delete(checkpoint, { signal: undefined });
     return 'rolled back';
   }
-  if (decision === 'commit') await removeFromRuntime(agent, record);
+  if (decision === 'commit') await removeFromRuntime(record);
   return 'finished';
 }
 
 /** criu killed the tasks, but the runtime may have died before it took the container off its books. */
-async function removeFromRuntime(agent: AgentContext, { container }: CheckpointRecord): Promise<void> {
+async function removeFromRuntime({ container }: CheckpointRecord): Promise<void> {
   try {
     const left = await findContainer([container.at], container.id, { signal: undefined });
     if (left.status === 'stopped') await remove(container.at, container.id, { force: true, signal: undefined });
@@ -61,7 +61,7 @@ async function removeFromRuntime(agent: AgentContext, { container }: CheckpointR
   }
 }
 
-async function recoverRestore(agent: AgentContext, record: RestoreRecord): Promise<string> {
+async function recoverRestore(record: RestoreRecord): Promise<string> {
   await killSession(join(record.stagingDirectory, 'work/session'));
   await remove(record.container.at, record.container.id, { force: true, signal: undefined });
   if (record.bundleDirectory !== undefined) await removeBundle(record.bundleDirectory);
@@ -84,7 +84,7 @@ async function sweepGuards(agent: AgentContext): Promise<void> {
 
 /** Bundles of restored containers that the runtime does not know any more: unmounted and removed. */
 export async function sweepContainers(agent: AgentContext): Promise<void> {
-  const { containers } = await listContainers(agent.roots(), { signal: undefined });
+  const { containers } = await listContainers(agent.roots, { signal: undefined });
   const known = new Set(containers.map((container) => container.bundle));
   const inRestore = new Set(agent.journal.records().flatMap((record) => (record.kind === 'restore' ? [record.container.id as string] : [])));
   for (const name of listDirectory(containersDirectory(agent))) {

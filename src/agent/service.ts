@@ -57,7 +57,7 @@ async function startCheckpoint(agent: AgentContext, request: api.CheckpointReque
   const id = operationId(request.operationId);
   const joined = agent.operations.join<CheckpointOutcome>(id, 'checkpoint', request.container);
   if (joined !== undefined) return joined;
-  const container = await findContainer(agent.roots(), request.container, { signal, ...(request.runtime === undefined ? {} : { runtime: request.runtime as RuntimeName }) });
+  const container = await findContainer(agent.roots, request.container, { signal, ...(request.runtime === undefined ? {} : { runtime: request.runtime as RuntimeName }) });
   requireRunning(container);
   const flags = { leaveRunning: request.leaveRunning, tcpEstablished: request.tcpEstablished, fileLocks: request.fileLocks, extUnixSk: request.extUnixSk, shellJob: request.shellJob };
   return agent.operations.start({

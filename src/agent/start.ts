@@ -12,7 +12,8 @@ import { tryLock } from '../host/libc.ts';
 import { openStaging } from '../host/staging.ts';
 import { fileKeyProvider, openDirectoryStore, openRepository } from '../repository/index.ts';
 import { serveAgent } from '../rpc/server.ts';
-import { probeToolchain, resolveRoots } from '../runtime/index.ts';
+import { probeToolchain } from '../runtime/index.ts';
+import type { RuntimeRoot } from '../runtime/types.ts';
 import { serveTelemetry } from '../telemetry/http.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
@@ -45,25 +46,27 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   makePrivateDirectory(config.stateDirectory);
   makePrivateDirectory(config.runDirectory);
   stack.use(lockState(config.stateDirectory));
-  const toolchain = await probeToolchain({ criu: config.criu.binary, runtimes: { runc: config.runtimes.runc.binary, crun: config.runtimes.crun.binary } }, { signal: undefined });
+  const toolchain = await probeToolchain({ criu: config.criu.binary, runtimes: [{ name: 'runc', binary: config.runtimes.runc.binary }, { name: 'crun', binary: config.runtimes.crun.binary }] }, { signal: undefined });
   log.event('node.probed', { kernel: toolchain.kernel, criu: toolchain.criu.text, runtimes: toolchain.runtimes.map(({ name, version: number }) => `${name} ${number}`) });
   for (const problem of toolchain.problems) log.event('node.problem', { problem });
 
-  const keys = await fileKeyProvider(config.keys.file, { trustedSigners: config.keys.trustedSigners, onCreate: () => log.event('key.created', { path: config.keys.file }) });
+  const keys = await fileKeyProvider(config.keys.file);
   const store = await openDirectoryStore(config.repository.directory);
-  const repository = await openRepository({ store, keys, clock: systemClock, workers: config.workers });
+  stack.defer(() => store.close());
+  const repository = await openRepository({ store, keys, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners });
   stack.defer(() => repository.close());
   log.event('repository.opened', { repository: store.description });
 
   const staging = stack.use(await openStaging(join(config.runDirectory, 'staging'), { sizeBytes: config.staging.size }));
   const failpoints = failpointsOf(config);
+  const roots = runtimeRoots(config);
   const operations = new Operations({ parallel: config.operations.parallel, clock: systemClock, failpoints });
   const context: AgentContext = {
     settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, toolchain, operations,
-    roots: () => resolveRoots(config.runtimes, toolchain),
+    roots,
     journal: new Journal(join(config.stateDirectory, 'journal')),
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
-    keys: { signer: keys.signer, recipient: keys.recipient, trustedSigners: config.keys.trustedSigners, repository: store.description },
+    keys: { signer: hex(keys.signer), recipient: keys.recipients.map(hex).join(', '), trustedSigners: config.keys.trustedSigners, repository: store.description },
     startedMs: systemClock.now(),
   };
   await recover(context);
@@ -104,6 +107,14 @@ function settingsOf(config: Config): AgentSettings {
     cipher: config.repository.cipher, parallel: config.operations.parallel,
     scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore') },
   };
+}
+
+function runtimeRoots({ runtimes }: Config): RuntimeRoot[] {
+  return (['runc', 'crun'] as const).flatMap((runtime) => runtimes[runtime].roots.map((root) => ({ runtime, binary: runtimes[runtime].binary, root })));
+}
+
+function hex(bytes: Uint8Array): string {
+  return Buffer.from(bytes).toString('hex');
 }
 
 function failpointsOf(config: Config): Failpoints {

@@ -103,7 +103,7 @@ export const schema = v.strictObject({
     trustedSigners: key(list(v.pipe(text, v.regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'))), [], 'Public signing keys (hexadecimal Ed25519) of other nodes whose checkpoints may be restored here.'),
   }),
   runtimes: group({
-    runc: runtime('runc', ['/run/runc', '/run/containerd/runc/k8s.io', '/run/containerd/runc/default']),
+    runc: runtime('runc', ['/run/runc', '/run/containerd/runc/*']),
     crun: runtime('crun', ['/run/crun']),
   }),
   criu: group({

@@ -163,16 +163,3 @@ export async function readProcSlow(pid: number, file: string, limit: number): Pr
     throw error;
   }
 }
-
-/** Every process that was started with NAME=VALUE in its environment. */
-export async function findByEnvironment(name: string, value: string): Promise<ProcStat[]> {
-  const wanted = `\0${name}=${value}\0`;
-  const found: ProcStat[] = [];
-  for (const pid of listPids()) {
-    const stat = readStat(pid);
-    if (stat === undefined || stat.state === 'Z' || stat.state === 'D') continue;
-    const environment = await readProcSlow(pid, 'environ', 256 * 1024);
-    if (environment !== undefined && `\0${environment}\0`.includes(wanted)) found.push(stat);
-  }
-  return found;
-}

@@ -6,7 +6,6 @@ export { defaultRoots, expandRoots, findContainer, listContainers, type Listing 
 export { checkpointArgs, mustLeaveRunning, restoreArgs } from './driver/args.ts';
 export { dump, type DriverOptions } from './driver/dump.ts';
 export { kill, remove } from './driver/lifecycle.ts';
-export { OPERATION_VARIABLE, killOperation } from './driver/operation.ts';
 export { findLauncher, restore, type RestoreOptions, type RestoredProcess } from './driver/restore.ts';
 export { examine, type ExamineOptions } from './preflight/examine.ts';
 export { probeToolchain, type ToolchainOptions } from './toolchain.ts';

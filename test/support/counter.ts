@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { readFileSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { startTime } from '../../src/host/proc.ts';
+import { readStat } from '../../src/host/proc.ts';
 import { startContainer } from './containers.ts';
 
 export interface Counter {
@@ -28,11 +28,11 @@ export async function startCounter(runtime: 'runc' | 'crun'): Promise<Counter> {
   let { pid } = container;
   const numbers = (): number[] => readFileSync(`/proc/${pid}/root/counter`, 'utf8').split('\n').slice(0, -1).map(Number);
   const counter: Counter = {
-    id, pid, pidStart: startTime(pid) ?? 0,
+    id, pid, pidStart: readStat(pid)?.startTime ?? 0,
     adopt: async (restored) => {
       pid = restored.pid;
       counter.pid = pid;
-      counter.pidStart = startTime(pid) ?? 0;
+      counter.pidStart = readStat(pid)?.startTime ?? 0;
       assert.notEqual(counter.pidStart, 0, 'the restored container is dead');
     },
     assertCounting: async () => {

@@ -56,6 +56,11 @@ export class FrozenContainer implements AsyncDisposable {
     return new FrozenContainer(options, freezer, guard, wasPaused);
   }
 
+  /** Host pids of the container's processes. */
+  pids(): number[] {
+    return this.#freezer.pids();
+  }
+
   async freeze(signal: AbortSignal): Promise<void> {
     this.#frozenAt = this.#options.clock.monotonic();
     if (!this.#wasPaused) await this.#freezer.freeze({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });

@@ -4,8 +4,8 @@ import { invariant } from '../../core/assert.ts';
 import { StasisError } from '../../core/errors.ts';
 import { processAlive } from '../../host/proc.ts';
 import { readDumpStats, saveImages } from '../../image/criu/index.ts';
-import type { CriuImageSummary, TreeCounts } from '../../image/types.ts';
-import type { TreeSaver } from '../../image/tree/index.ts';
+import type { CriuImageSummary } from '../../image/types.ts';
+import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
 import type { CheckpointSummary, CheckpointWriter, Description } from '../../repository/types.ts';
 import { dump } from '../../runtime/index.ts';
 import type { Container, DumpStats, Finding } from '../../runtime/types.ts';
@@ -14,6 +14,7 @@ import type { Operation } from '../operation.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import type { FrozenContainer } from './frozen-container.ts';
 import type { MemoryPath } from './memory-path.ts';
+import { sharedWritableFiles } from './shared-mappings.ts';
 
 export interface SavedTree {
   readonly prefix: string;
@@ -47,9 +48,10 @@ export class CheckpointInProgress implements AsyncDisposable {
   readonly #parts: InProgressParts;
   #dump: Promise<unknown> | undefined;
   #frozenAtMs = 0;
+  #distrusted: readonly Buffer[] = [];
   #images: CriuImageSummary | undefined;
   #stats: DumpStats | undefined;
-  readonly #treeCounts = new Map<string, TreeCounts>();
+  readonly #treeCounts = new Map<string, SavedTreeCounts>();
 
   constructor(parts: InProgressParts) {
     this.#parts = parts;
@@ -71,7 +73,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     return this.#images;
   }
 
-  treeCounts(prefix: string): TreeCounts {
+  treeCounts(prefix: string): SavedTreeCounts {
     const counts = this.#treeCounts.get(prefix);
     invariant(counts !== undefined, 'tree counts are known after seal');
     return counts;
@@ -80,16 +82,18 @@ export class CheckpointInProgress implements AsyncDisposable {
   /** In plain words, for the manifest and the caller. */
   get notSaved(): readonly string[] {
     const { rootfs } = this.container;
-    if (rootfs.kind === 'overlay') return [];
-    return [`files below ${rootfs.path}: the root file system is a plain directory, not an overlay; a restore uses it as it is then`];
+    const skipped = [...this.#treeCounts.values()].flatMap((counts) => counts.warnings);
+    if (rootfs.kind === 'overlay') return skipped;
+    return [...skipped, `files below ${rootfs.path}: the root file system is a plain directory, not an overlay; a restore uses it as it is then`];
   }
 
   async readAhead(signal: AbortSignal): Promise<void> {
+    this.#distrusted = await sharedWritableFiles(this.#parts.frozen.pids());
     for (const tree of this.trees) await tree.saver.readAhead({ signal, onBytes: (count) => this.#parts.operation.addBytes(count) });
   }
 
   async freeze(signal: AbortSignal): Promise<void> {
-    await this.#parts.memory.beforeFreeze();
+    await this.#parts.memory.release();
     this.#frozenAtMs = this.#parts.agent.clock.now();
     await this.#parts.frozen.freeze(signal);
   }
@@ -102,12 +106,18 @@ export class CheckpointInProgress implements AsyncDisposable {
       criuConfig: this.#parts.criuConfig, operationId: operation.id, guardDirectory: this.#parts.guardDirectory,
     }, agent.toolchain, { signal: undefined, timeoutMs: this.#parts.budgetMs });
     this.#dump.catch(() => undefined);
-    const deltas = this.trees.map((tree) => tree.saver.delta({ signal }));
     try {
-      await Promise.all([frozen.imagesWritten(this.#dump, signal), memory.received(this.#dump, signal), ...deltas]);
+      await Promise.all([frozen.imagesWritten(this.#dump, signal), this.#deltas(signal)]);
     } catch (error) {
       throw this.#explain(error);
     }
+  }
+
+  /** Beside the dump: what changed in the files since they were read ahead. */
+  async #deltas(signal: AbortSignal): Promise<void> {
+    if (this.trees.length === 0) return;
+    const distrust = [...this.#distrusted, ...(await sharedWritableFiles(this.#parts.frozen.pids()))];
+    for (const tree of this.trees) await tree.saver.delta({ signal, distrust: tree.destination === '/' ? distrust : [] });
   }
 
   thaw(): void {
@@ -117,9 +127,9 @@ export class CheckpointInProgress implements AsyncDisposable {
   async seal(signal: AbortSignal): Promise<void> {
     const { directories, writer, memory, operation } = this.#parts;
     const onBytes = (count: number): void => operation.addBytes(count);
-    this.#stats = readDumpStats(join(directories.work, 'stats-dump'));
-    await memory.seal(signal);
-    this.#images = await saveImages(writer, IMAGES_PREFIX, directories.images, { signal, onBytes });
+    this.#stats = await readDumpStats(join(directories.work, 'stats-dump'));
+    const received = await memory.received();
+    this.#images = await saveImages(writer, IMAGES_PREFIX, directories.images, { signal, onBytes, ...(received === undefined ? {} : { received }) });
     for (const tree of this.trees) this.#treeCounts.set(tree.prefix, await tree.saver.finish({ signal }));
   }
 

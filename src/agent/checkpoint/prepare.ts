@@ -12,7 +12,7 @@ import type { Operation } from '../operation.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import { FrozenContainer } from './frozen-container.ts';
 import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
-import { CheckpointInProgress, type SavedTree } from './in-progress.ts';
+import { CheckpointInProgress, IMAGES_PREFIX, type SavedTree } from './in-progress.ts';
 
 export type PreparedCheckpoint = CheckpointInProgress;
 
@@ -45,12 +45,13 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     guardDirectory, stagingDirectory: staging.directory,
   });
 
-  const memory = undo.use(await openMemoryPath(agent, path, staging, writer, verdict, { signal }));
+  const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
   writeFileSync(criu, criuConfig({
     timeoutSeconds: Math.ceil(budgetMs / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop ? settings.scripts.hook : undefined,
   }), { mode: 0o600 });
   const trees = savedTrees(container, verdict, writer);
+  for (const tree of trees) undo.use(tree.saver);
   const frozen = undo.use(await FrozenContainer.arm({
     container, guardScript: settings.scripts.guard, guardDirectory, stop, budgetMs, clock: agent.clock,
   }));
@@ -64,9 +65,9 @@ function savedTrees(container: Container, verdict: Verdict, writer: CheckpointIn
   const trees: SavedTree[] = [];
   if (container.rootfs.kind === 'overlay') {
     const prefix = 'containers/0/rootfs/';
-    trees.push({ prefix, destination: '/', fstype: 'overlay', saver: new TreeSaver({ writer, prefix, root: container.rootfs.upper, kind: 'overlay-upper' }) });
+    trees.push({ prefix, destination: '/', fstype: 'overlay', saver: new TreeSaver({ writer, prefix, root: container.rootfs.upper, kind: 'overlay-upper', userxattr: container.rootfs.options.includes('userxattr') }) });
   }
-  for (const [index, volume] of (verdict.volumes ?? []).entries()) {
+  for (const [index, volume] of (verdict.volumes).entries()) {
     const prefix = `volumes/${index}/`;
     trees.push({ prefix, destination: volume.destination, fstype: volume.fstype, saver: new TreeSaver({ writer, prefix, root: volume.source, kind: 'plain' }) });
   }

@@ -10,7 +10,7 @@ const askedFor = { leaveRunning: true, tcpEstablished: true, fileLocks: true, ex
 
 export async function listContainerInfos(agent: AgentContext, request: api.ListContainersRequest, { signal }: api.CallContext): Promise<api.ListContainersResponse> {
   const named = request.container !== undefined && request.container !== '';
-  const found = named ? [await findContainer(agent.roots(), request.container ?? '', { signal })] : (await listContainers(agent.roots(), { signal })).containers;
+  const found = named ? [await findContainer(agent.roots, request.container ?? '', { signal })] : (await listContainers(agent.roots, { signal })).containers;
   const shown = found.filter((container) => named || request.all || container.status !== 'stopped');
   return { containers: await Promise.all(shown.map((container) => containerInfo(agent, container, signal))) };
 }

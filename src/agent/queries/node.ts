@@ -5,12 +5,12 @@ import type { AgentContext } from '../context.ts';
 export async function nodeInfo(agent: AgentContext, { caller }: api.CallContext): Promise<api.Node> {
   const { settings, toolchain, staging, operations } = agent;
   const free = await agent.repository.freeBytes();
-  const roots = agent.roots();
+  const roots = agent.roots;
   return {
     name: settings.nodeName, agentVersion: settings.version, startedMs: agent.startedMs, kernel: toolchain.kernel, architecture: process.arch,
     criuVersion: toolchain.criu.text,
     runtimes: toolchain.runtimes.map(({ name, binary, version }) => ({ name, binary, version, roots: roots.filter((root) => root.runtime === name).map((root) => root.root) })),
-    features: toolchain.features, problems: toolchain.problems,
+    features: Object.entries(toolchain.features).map(([name, available]) => ({ name, available })), problems: toolchain.problems,
     limits: { parallelOperations: settings.parallel, freezeBudgetMs: settings.freezeBudgetMs, stopBudgetMs: settings.stopBudgetMs, ghostLimitBytes: settings.ghostLimitBytes },
     keys: { signer: agent.keys.signer, recipient: agent.keys.recipient, trustedSigners: agent.keys.trustedSigners },
     staging: { sizeBytes: staging.sizeBytes, usedBytes: staging.usedBytes() },

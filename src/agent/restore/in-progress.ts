@@ -95,7 +95,7 @@ export class RestoreInProgress implements AsyncDisposable {
   /** From here on the container is one like any other: only the staging and the journal go. */
   async finish(signal: AbortSignal): Promise<Container> {
     const { agent, plan, operation, staging } = this.#parts;
-    const container = await findContainer(agent.roots(), plan.id, { signal });
+    const container = await findContainer(agent.roots, plan.id, { signal });
     agent.journal.remove(operation.id);
     // What was made stays: the stack is emptied without being run.
     this.#parts.undo.move();

@@ -116,12 +116,12 @@ function restoreRoot(agent: AgentContext, runtime: RuntimeName): RuntimeRoot {
   if (installed === undefined) {
     throw new StasisError('RESTORE_INCOMPATIBLE', `${runtime} is not installed on this node`, { hint: 'install it, or choose the other runtime: stasis restore --runtime' });
   }
-  return agent.roots().find((root) => root.runtime === runtime) ?? { runtime, binary: installed.binary, root: join('/run', runtime) };
+  return agent.roots.find((root) => root.runtime === runtime && !root.root.endsWith('*')) ?? { runtime, binary: installed.binary, root: join('/run', runtime) };
 }
 
 async function requireFreeId(agent: AgentContext, id: ContainerId, signal: AbortSignal): Promise<void> {
   try {
-    const holder = await findContainer(agent.roots(), id, { signal });
+    const holder = await findContainer(agent.roots, id, { signal });
     if (holder.id !== id) return;
     throw new StasisError('CONTAINER_EXISTS', `a container ${id} (${holder.status}) exists below ${holder.at.root}`, {
       hint: 'delete it, or restore under another id: stasis restore --name NEW',
@@ -132,7 +132,7 @@ async function requireFreeId(agent: AgentContext, id: ContainerId, signal: Abort
 }
 
 async function requireNoCopy(agent: AgentContext, reader: CheckpointReader, signal: AbortSignal): Promise<void> {
-  const { containers } = await listContainers(agent.roots(), { signal });
+  const { containers } = await listContainers(agent.roots, { signal });
   const copy = containers.find((container) => container.status !== 'stopped' && agent.lineages.of(container) === reader.summary.lineage);
   if (copy !== undefined) {
     throw new StasisError('CHECKPOINT_IN_USE', `container ${copy.id} of the same lineage is ${copy.status}: a second copy would do its work twice`, {

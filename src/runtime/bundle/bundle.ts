@@ -1,5 +1,5 @@
 /** The bundle a container is restored in: one given by the caller, or one rebuilt from what the checkpoint knows. */
-import { chmodSync, existsSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, existsSync, mkdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import type { ContainerId } from '../../core/ids.ts';
@@ -121,7 +121,9 @@ function mountOverlay(merged: string, options: string): void {
 
 /** Unmounts what is mounted below, the newest first. Throws when something stays: a recursive delete must not walk into it. */
 function unmountBelow(directory: string): void {
-  const below = (): string[] => readMountinfo('self').map(({ mountPoint }) => mountPoint).filter((path) => path.startsWith(`${directory}/`));
+  if (!existsSync(directory)) return;
+  const real = realpathSync(directory);
+  const below = (): string[] => readMountinfo('self').map(({ mountPoint }) => mountPoint).filter((path) => path.startsWith(`${real}/`));
   for (const path of below().reverse()) umount(path, MNT_DETACH);
   const [left] = below();
   if (left !== undefined) throw new StasisError('RUNTIME_FAILED', `${printable(left)} cannot be unmounted`, { hint: `unmount it by hand (umount ${printable(left)})` });

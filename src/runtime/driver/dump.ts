@@ -3,11 +3,11 @@ import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { processAlive } from '../../host/proc.ts';
 import { run } from '../../host/process.ts';
+import { killSession } from '../../host/session.ts';
 import type { Version } from '../toolchain.ts';
 import type { DumpRequest, DumpResult, RuntimeRoot, Toolchain } from '../types.ts';
 import { checkpointArgs, mustLeaveRunning, runtimeLog } from './args.ts';
 import { explainFailure } from './failure.ts';
-import { OPERATION_VARIABLE, killOperation } from './operation.ts';
 
 export interface DriverOptions {
   readonly signal: AbortSignal | undefined;
@@ -22,17 +22,22 @@ export function versionOf(at: RuntimeRoot, toolchain: Toolchain): Version {
   return found.versionNumbers;
 }
 
-/** Runs a runtime in a session of its own, so that the death of the agent does not end it. Whatever is left after an abort or the deadline is killed. */
+/**
+ * Runs a runtime in a session of its own, so that the death of the agent does not end it. The number of that session is in
+ * the file `session` of the guard's directory, or else of the working directory, for whoever must find all of it.
+ * Whatever is left after an abort or the deadline is killed.
+ */
 export async function runOperation(file: string, args: readonly string[], request: { readonly operationId: string; readonly criuConfig: string; readonly workDir: string; readonly guardDirectory?: string | undefined }, options: DriverOptions): ReturnType<typeof run> {
+  const sessionFile = join(request.guardDirectory ?? request.workDir, 'session');
   const env = {
-    [OPERATION_VARIABLE]: request.operationId,
+    STASIS_OPERATION: request.operationId,
     CRIU_CONFIG_FILE: request.criuConfig,
     ...(request.guardDirectory === undefined ? {} : { STASIS_GUARD_DIR: request.guardDirectory }),
   };
   try {
-    return await run(file, args, { ...options, env, cwd: request.workDir, detached: true });
+    return await run(file, args, { ...options, env, cwd: request.workDir, detached: true, sessionFile });
   } catch (error) {
-    await killOperation(request.operationId);
+    await killSession(sessionFile);
     throw error;
   }
 }
