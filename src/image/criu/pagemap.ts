@@ -20,7 +20,7 @@ const MAX_ADDRESS = 2 ** 57;
 
 /** "pagemap-12.img" → which pages of what. */
 export function parsePagemapName(name: string): { readonly kind: 'task' | 'shmem'; readonly id: number } | undefined {
-  const match = /^pagemap-(shmem-)?(\d{1,10})\.img$/.exec(name);
+  const match = /^pagemap-(shmem-)?(\d{1,16})\.img$/.exec(name);
   if (match === null) return undefined;
   return { kind: match[1] === undefined ? 'task' : 'shmem', id: Number(match[2]) };
 }

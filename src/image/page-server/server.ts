@@ -1,0 +1,107 @@
+/**
+ * The page server: `runc checkpoint --page-server 127.0.0.1:PORT` sends the memory of a dump here, and it goes on to the
+ * repository without touching a disk. When staging is full the socket is not read, and criu waits.
+ * criu also waits for the answer to its last message: that is the moment at which the owner decides (`onClose`).
+ */
+import { once } from 'node:events';
+import { createServer } from 'node:net';
+import type { AddressInfo, Server, Socket } from 'node:net';
+import { StasisError } from '../../core/errors.ts';
+import type { CheckpointWriter } from '../../repository/types.ts';
+import type { ReceivedMemory } from '../types.ts';
+import { Connection } from './connection.ts';
+import { loopbackPeerUid } from './peer.ts';
+import type { SlabPool } from './slab-pool.ts';
+
+export interface PageServerOptions {
+  readonly writer: CheckpointWriter;
+  /** Blob prefix of the container's images, the same as for saveImages. */
+  readonly prefix: string;
+  readonly pool: SlabPool;
+  /** Version of the criu that is going to dump; it decides the size of the headers. */
+  readonly criu: readonly [number, number, number];
+  /** Bytes of a page on this machine; 4096 unless told. */
+  readonly pageSize?: number;
+  /** Aborting it fails the dump; criu then lets the container go on. */
+  readonly signal: AbortSignal | undefined;
+  /** Bytes of memory taken by the writer. */
+  readonly onBytes?: (count: number) => void;
+  /**
+   * All memory is in staging or beyond; criu and the container wait for the answer. Return at once to thaw early,
+   * await `saved` to thaw after the writer has taken all. Rejecting fails the dump. Without it: awaits `saved`.
+   */
+  readonly onClose?: (memory: ReceivedMemory, saved: Promise<void>) => Promise<void>;
+}
+
+export interface PageServer extends AsyncDisposable {
+  /** For `--page-server`: "127.0.0.1:PORT". */
+  readonly address: string;
+  /**
+   * Resolves when the dump was complete, answered with success, and the writer has taken all of it: pass the result to
+   * saveImages. Rejects with DUMP_FAILED when the connection ends before that, or with what failed.
+   */
+  readonly received: Promise<ReceivedMemory>;
+}
+
+/** Listens on a free port of 127.0.0.1 for one connection of root's. Disposing it fails a dump that is not complete. */
+export async function startPageServer(options: PageServerOptions): Promise<PageServer> {
+  options.signal?.throwIfAborted();
+  const server = createServer({ pauseOnConnect: true, noDelay: true });
+  const outcome = Promise.withResolvers<ReceivedMemory>();
+  // The owner may not look before the dump has ended on its own.
+  outcome.promise.catch(() => {});
+  const ending = new AbortController();
+  const onAbort = (): void => ending.abort(options.signal?.reason);
+  options.signal?.addEventListener('abort', onAbort, { once: true });
+  acceptOne(server, ending.signal)
+    .then((socket) => new Connection(socket, options, ending.signal).run())
+    .finally(() => {
+      options.signal?.removeEventListener('abort', onAbort);
+      server.close();
+    })
+    .then(outcome.resolve, outcome.reject);
+  server.listen(0, '127.0.0.1');
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  return {
+    address: `127.0.0.1:${port}`,
+    received: outcome.promise,
+    [Symbol.asyncDispose]: async () => {
+      ending.abort(new StasisError('CANCELLED', 'the page server was closed before the dump was complete'));
+      await outcome.promise.catch(() => {});
+    },
+  };
+}
+
+/** The first connection that root opened; all others are closed at once. */
+async function acceptOne(server: Server, signal: AbortSignal): Promise<Socket> {
+  const first = Promise.withResolvers<Socket>();
+  const onAbort = (): void => first.reject(signal.reason as Error);
+  signal.addEventListener('abort', onAbort, { once: true });
+  server.on('error', first.reject);
+  let taken = false;
+  server.on('connection', (socket) => {
+    socket.on('error', () => {});
+    void isRoot(socket).then((root) => {
+      if (taken || !root || signal.aborted) {
+        socket.destroy();
+        return;
+      }
+      taken = true;
+      server.close();
+      socket.removeAllListeners('error');
+      first.resolve(socket);
+    });
+  });
+  try {
+    return await first.promise;
+  } finally {
+    signal.removeEventListener('abort', onAbort);
+  }
+}
+
+async function isRoot({ remotePort, localPort }: Socket): Promise<boolean> {
+  if (remotePort === undefined || localPort === undefined) return false;
+  return (await loopbackPeerUid(remotePort, localPort).catch(() => undefined)) === 0;
+}
+
