@@ -19,7 +19,9 @@ export function snapshot(root: string, options: SnapshotOptions = {}): Map<strin
     const stat = lstatSync(path, { bigint: true });
     const parts = [`mode ${stat.mode.toString(8)}`, `owner ${stat.uid}:${stat.gid}`];
     if (options.ignoreTimes !== true) parts.push(`mtime ${stat.mtimeNs}`);
-    if (!stat.isDirectory() && stat.nlink > 1n) {
+    // overlayfs makes all its whiteouts one inode, to save inodes.
+    const whiteout = stat.isCharacterDevice() && stat.rdev === 0n;
+    if (!stat.isDirectory() && !whiteout && stat.nlink > 1n) {
       const first = inodes.get(stat.ino) ?? name;
       inodes.set(stat.ino, first);
       parts.push(`same as ${first}`);
