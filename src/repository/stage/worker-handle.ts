@@ -22,7 +22,8 @@ export class WorkerHandle {
   buffers = 0;
 
   constructor(settings: WorkerSettings, onNotice: (notice: Notice) => void, onDeath: () => void) {
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: settings, name: 'stasis-stage' });
+    // Descriptors come from openat2, which Node.js does not see: it would warn about each one that is closed.
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: settings, name: 'stasis-stage', trackUnmanagedFds: false });
     this.#worker.on('message', (message: FromWorker) => {
       if (message.type === 'ready') {
         this.started = true;
