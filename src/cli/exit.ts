@@ -23,7 +23,7 @@ export const exitMeanings: Readonly<Record<number, string>> = {
   16: 'the time was over: deadline or freeze budget',
   17: 'the operation was cancelled by somebody',
   18: 'the dump failed, or the container exited',
-  19: 'the restore failed',
+  19: 'the restore, or the container runtime, failed',
   20: 'the repository cannot be reached or written',
   30: 'data in the repository is damaged, missing or of an unknown format',
   31: 'a key is missing or wrong, or a signature is not to be trusted',

@@ -1,5 +1,7 @@
 /** The agent's client: promises and async iterables in the types of api.ts; every failure is a StasisError. */
 import { readFile } from 'node:fs/promises';
+import { isIP } from 'node:net';
+import { checkServerIdentity } from 'node:tls';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
 import type { CallOptions as GrpcOptions, ChannelCredentials, ServiceError } from '@grpc/grpc-js';
 import { systemClock } from '../core/clock.ts';
@@ -36,7 +38,7 @@ export async function connectAgent(options: ConnectOptions): Promise<AgentClient
   const peer = 'socket' in options ? options.socket : options.address;
   const client = 'socket' in options
     ? new Client(`unix:${options.socket}`, credentials.createInsecure(), channelOptions)
-    : new Client(options.address, await secure(options.tls), { ...channelOptions, ...(options.serverName === undefined ? {} : { 'grpc.ssl_target_name_override': options.serverName }) });
+    : await tlsClient(options.address, options.tls, options.serverName);
   const calls = wire.methods.map((method) => [
     method.name,
     (request: object, call: CallOptions) => (method.definition.responseStream ? streamCall(client, wire, peer, method, request, call) : unaryCall(client, wire, peer, method, request, call)),
@@ -44,7 +46,17 @@ export async function connectAgent(options: ConnectOptions): Promise<AgentClient
   return { ...Object.fromEntries(calls), close: () => client.close() } as AgentClient;
 }
 
-async function secure(tls: TlsFiles): Promise<ChannelCredentials> {
+/**
+ * The name in the certificate must be that of the address, or `serverName`. An IP address is checked, too, but may not be
+ * sent as the TLS server name (RFC 6066), so a name that means nothing goes in its place.
+ */
+async function tlsClient(address: string, tls: TlsFiles, serverName: string | undefined): Promise<Client> {
+  const name = serverName ?? address.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
+  const secured = await secure(tls, (_sent, certificate) => checkServerIdentity(name, certificate));
+  return new Client(address, secured, { ...channelOptions, 'grpc.ssl_target_name_override': isIP(name) === 0 ? name : 'stasis-agent' });
+}
+
+async function secure(tls: TlsFiles, checkName: typeof checkServerIdentity): Promise<ChannelCredentials> {
   const [ca, key, cert] = await Promise.all([tls.ca, tls.key, tls.cert].map(async (path) => {
     try {
       return await readFile(path);
@@ -53,7 +65,7 @@ async function secure(tls: TlsFiles): Promise<ChannelCredentials> {
     }
   }));
   try {
-    return credentials.createSsl(ca ?? null, key, cert);
+    return credentials.createSsl(ca ?? null, key, cert, { checkServerIdentity: checkName });
   } catch (error) {
     throw new StasisError('USAGE', `the certificate ${tls.cert}, its key and the CA ${tls.ca} cannot be used: ${(error as Error).message}`, { cause: error, hint: 'all three are PEM files; the key must fit the certificate' });
   }

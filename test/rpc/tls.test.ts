@@ -93,6 +93,16 @@ describe('mutual TLS', () => {
     await as(writeTls(directory.path, identity(ca, 'alice', ['viewer']), otherCa), (client) => assert.rejects(call.getNode(client), { code: 'UNAUTHENTICATED', hint: /signed by the other side's CA/ }));
   });
 
+  void test('the name in the certificate of the server must fit', async () => {
+    const tls = writeTls(directory.path, identity(ca, 'alice', ['viewer']), ca);
+    for (const [serverName, fits] of [['localhost', true], ['127.0.0.1', true], ['elsewhere', false], ['127.0.0.2', false]] as const) {
+      const client = await connectAgent({ address, tls, serverName });
+      if (fits) await call.getNode(client);
+      else await assert.rejects(call.getNode(client), { code: 'UNAUTHENTICATED' }, serverName);
+      client.close();
+    }
+  });
+
   void test('plaintext is refused', async () => {
     const { Client, credentials, Metadata } = await import('@grpc/grpc-js');
     const client = new Client(address, credentials.createInsecure());

@@ -46,7 +46,7 @@ export function checkpointCommand(program: Command, io: Io): void {
     .option('--print-stats', 'show how long each phase took and what became of the bytes')
     .option('--operation-id <id>', 'name the operation: asking again with the same id joins it')
     .option('--reason <text>', 'why; it is written into the checkpoint', '');
-  agentOptions(command).addHelpText('after', exitHelp([10, 12, 13, 15, 16, 17, 18, 20, 130]));
+  agentOptions(command).addHelpText('after', exitHelp([10, 12, 13, 15, 16, 17, 18, 19, 20, 130]));
   command.action((container: string, options: Options) => withAgent(options, async (agent) => {
     const operationId = options.operationId ?? newOperationId();
     const request = {
