@@ -1,9 +1,12 @@
 # Sourced. box_clean STATE removes everything that a box left on the machine: processes, cgroups, its port on the
-# bridge, its data. Safe to run twice. Run as a program, `box-clean.sh STATE` is the janitor of one box: it waits
-# for the end of its standard input, which the box holds open, and cleans.
+# bridge, its data. Safe to run twice; call it where a failing command does not end the shell.
+#
+# Run as a program, `box-clean.sh STATE LOCK` is the janitor of one box: it waits for the death of the script, which
+# holds its standard input open, or of the box's process 1, which holds STATE/alive open (a frozen process keeps the
+# kernel from ending the box, and so the script from noticing), and cleans. It holds the box's lock, descriptor LOCK.
 
 box_clean() { # STATE
-  local state=$1 groups=() group left _
+  local state=$1 groups=() group left gone _
   [ -e "$state/cgroups" ] && mapfile -t groups < "$state/cgroups"
   for _ in {1..200}; do
     left=
@@ -17,7 +20,8 @@ box_clean() { # STATE
     sleep 0.05
   done
   [ ! -e "$state/port" ] || net_leave "$(cat "$state/port")"
-  rm -rf --one-file-system "$state"
+  # First out of the way: a new box of this name may start at once.
+  gone=$(mktemp -d "${state%/*}/.gone-XXXXXX") && mv "$state" "$gone/" && rm -rf --one-file-system "$gone"
 }
 
 # A frozen process of version 1 dies only when it is thawed; cgroup.kill does not mind.
@@ -30,10 +34,11 @@ group_kill() { # GROUP
 # Cleans what earlier boxes left whose script and janitor were both killed. The caller holds the lock of all boxes.
 box_sweep() {
   local state lock
+  rm -rf --one-file-system "$box_cache"/boxes/.gone-*
   for state in "$box_cache"/boxes/*/; do
     [ -e "$state/lock" ] || continue
     exec {lock}< "$state/lock"
-    if flock --nonblock "$lock"; then box_clean "${state%/}"; fi
+    if flock --nonblock "$lock"; then box_clean "${state%/}" || true; fi
     exec {lock}<&-
   done
 }
@@ -41,6 +46,12 @@ box_sweep() {
 if [ "${BASH_SOURCE[0]}" = "$0" ]; then
   trap '' INT TERM HUP
   . "$(dirname "$0")/net.sh"
-  cat > /dev/null
+  lock=$2
+  wait_for_end() { exec {lock}>&-; exec cat > /dev/null; }
+  wait_for_end <&0 &
+  wait_for_end < "$1/alive" &
+  wait -n
   box_clean "$1"
+  # Only the one that still waits: the number of the other may belong to somebody else by now.
+  kill -KILL $(jobs -pr) 2>/dev/null
 fi

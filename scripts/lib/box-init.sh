@@ -5,6 +5,9 @@ repo=$BOX_REPO
 . "$repo/scripts/lib/host.sh"
 . "$repo/scripts/lib/net.sh"
 
+# The janitor sees the end of process 1 by this.
+exec {alive}> "$BOX_DATA/../alive"
+
 own() { # MODE DIR…: directories of the box's own, on disk
   local mode=$1 dir
   shift
@@ -82,5 +85,5 @@ export PATH=/opt/stasis/deploy/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr
 export HOME=/root LANG=C.UTF-8 PODMAN_IGNORE_CGROUPSV1_WARNING=1
 # Not exec: process 1 must be one that waits for orphans, or they stay as zombies.
 status=0
-"$@" || status=$?
+"$@" {alive}>&- || status=$?
 exit "$status"
