@@ -20,7 +20,7 @@ export interface Explanation {
 const HEAD_BYTES = 256 * 1024;
 const TAIL_BYTES = 1024 * 1024;
 
-const ERROR_LINE = /^(?:\(\s*\d+\.\d+\)\s*)?(?:\s*\d+:\s+)?Error \(([^)]*)\):\s*(.*)$/;
+const ERROR_LINE = /^(?:\(\s*\d+\.\d+\)\s*)?(?:pie:\s*)?(?:\s*\d+:\s+)?Error \(([^)]*)\):\s*(.*)$/;
 
 /** Lines that CRIU calls errors although it goes on, and what the runtimes say when they know nothing. */
 const HARMLESS: readonly RegExp[] = [

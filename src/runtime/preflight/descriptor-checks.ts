@@ -1,8 +1,8 @@
 /** Open descriptors that CRIU cannot save. */
-import { readFileSync, statSync } from 'node:fs';
+import { statSync } from 'node:fs';
 import { formatBytes } from '../../core/units.ts';
 import type { Finding } from '../types.ts';
-import { descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
+import { descriptorInfo, descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
 import { printable } from '../text.ts';
 
 /** Kinds of anonymous inodes that CRIU saves; whatever is not here it refuses. */
@@ -16,7 +16,8 @@ const anonymousHints: Readonly<Record<string, string>> = {
   'kvm-vcpu': 'virtual machines cannot be checkpointed from outside',
 };
 
-const IO_URING_HINT = 'switch io_uring off in the program (Node.js: UV_USE_IO_URING=0), or deny io_uring_setup by seccomp so that it falls back';
+/** libuv (Node.js) does not ask the environment for its ring: only seccomp turns it off. */
+export const IO_URING_HINT = 'deny io_uring_setup by a seccomp profile, as the default ones of Docker and podman do (Node.js and most others then work without), or switch it off in the program';
 
 /** Character devices by "major:minor", or by major alone, that CRIU opens again or knows how to save. */
 const HARMLESS_DEVICES: ReadonlySet<string> = new Set(['1:3', '1:5', '1:7', '1:8', '1:9', '5:0', '5:1', '5:2', '10:200', '136', '137', '138', '139', '140', '141', '142', '143']);
@@ -62,11 +63,14 @@ const S_IFMT = 0o170000;
 const S_IFCHR = 0o020000;
 const S_IFBLK = 0o060000;
 
+/** Each device once, with the first process that has it. */
 export function checkDevices(scene: Scene): Finding[] {
   const findings: Finding[] = [];
+  const seen = new Set<string>();
   for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('/dev/'))) {
-    const stat = descriptorStat(process, fd);
+    const stat = seen.has(target) ? undefined : descriptorStat(process, fd);
     if (stat === undefined) continue;
+    seen.add(target);
     const type = stat.mode & S_IFMT;
     const { name, harmless } = device(stat.rdev);
     if ((type !== S_IFCHR && type !== S_IFBLK) || (type === S_IFCHR && harmless)) continue;
@@ -103,12 +107,8 @@ export function checkDeletedFiles(scene: Scene): Finding[] {
 }
 
 function pipeEnd(process: ProcessView, fd: number): 'read' | 'write' | 'both' | undefined {
-  try {
-    const flags = Number.parseInt(/^flags:\s*(\d+)$/m.exec(readFileSync(`/proc/${process.pid}/fdinfo/${fd}`, 'utf8'))?.[1] ?? '', 8);
-    return Number.isNaN(flags) ? undefined : (['read', 'write', 'both'] as const)[flags & 3];
-  } catch {
-    return undefined;
-  }
+  const flags = Number.parseInt(/^flags:\s*(\d+)$/m.exec(descriptorInfo(process, fd) ?? '')?.[1] ?? '', 8);
+  return Number.isNaN(flags) ? undefined : (['read', 'write', 'both'] as const)[flags & 3];
 }
 
 /** A pipe of which only one end is inside. Those on the standard descriptors of the first process are connected again. */
@@ -127,17 +127,20 @@ export function checkPipes(scene: Scene): Finding[] {
   ));
 }
 
-/** CRIU finds watched files again by their handles, which overlay file systems often do not give. */
+/** Handles that overlayfs gives out (linux/exportfs.h, FILEID_…): it opens them again only when mounted with nfs_export=on. */
+const OVERLAY_HANDLE = /fhandle-type:(?:f8|fb)\b/;
+
+/** CRIU finds watched files again by their handles. */
 export function checkWatches(scene: Scene): Finding[] {
   const findings: Finding[] = [];
+  const { rootfs } = scene.container;
+  const overlayOpens = rootfs.kind === 'overlay' && rootfs.options.includes('nfs_export=on');
   for (const { process, fd, target } of descriptorsOf(scene, (name) => name === 'anon_inode:inotify' || name === 'anon_inode:[fanotify]')) {
-    let watches = 0;
-    try {
-      watches = [...readFileSync(`/proc/${process.pid}/fdinfo/${fd}`, 'utf8').matchAll(/^(?:inotify wd|fanotify ino):/gm)].length;
-    } catch {
-      continue;
-    }
-    if (watches > 0) findings.push(warning('file-watch', `${who(process)} watches ${watches} file${watches === 1 ? '' : 's'} (${target.slice('anon_inode:'.length)}), descriptor ${fd}`, 'if the dump fails on a handle, switch file watching off (tail -F, development servers, reloaders)', process));
+    const watches = (descriptorInfo(process, fd) ?? '').split('\n').filter((line) => /^(?:inotify wd|fanotify ino):/.test(line));
+    const lost = watches.filter((line) => !line.includes('f_handle:') || (OVERLAY_HANDLE.test(line) && !overlayOpens)).length;
+    const kind = target.replace('anon_inode:', '').replace(/[[\]]/g, '');
+    if (lost === 0) continue;
+    findings.push(fatal('file-watch', `${who(process)} watches ${lost} file${lost === 1 ? '' : 's'} of the container's root (${kind}, descriptor ${fd}), which cannot be found again in an overlay`, 'switch file watching off (tail -F, development servers, reloaders), or watch files on a volume', process));
   }
   return findings;
 }

@@ -56,5 +56,5 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
     return verdict([fatal('status', 'the container has ended', 'only a running container can be checkpointed')], nothing);
   }
   const findings = checks.flatMap((check) => check(scene));
-  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene.tree), volumes: findVolumes(container, scene.mounts) });
+  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts) });
 }

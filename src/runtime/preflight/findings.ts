@@ -1,6 +1,6 @@
 /** The words of preflight: what a check sees and how it says what it found. */
 import type { Mount } from '../../host/mountinfo.ts';
-import type { Descriptor, Namespaces, ProcStat } from '../../host/proc.ts';
+import { readProc, type Descriptor, type Namespaces, type ProcStat } from '../../host/proc.ts';
 import type { CheckpointFlags, Container, Finding, Toolchain } from '../types.ts';
 import { printable } from '../text.ts';
 
@@ -64,6 +64,11 @@ export function fatal(kind: string, message: string, hint: string, process?: { r
 
 export function warning(kind: string, message: string, hint: string, process?: { readonly pid: number }): Finding {
   return { severity: 'warning', kind, message, hint, ...(process === undefined ? {} : { pid: process.pid }) };
+}
+
+/** /proc/PID/fdinfo/FD: position, flags, locks, watches. Undefined when it is closed meanwhile. */
+export function descriptorInfo(process: ProcessView, fd: number): string | undefined {
+  return readProc(process.pid, `fdinfo/${fd}`);
 }
 
 /** Descriptors of all processes whose target passes, each with its process. */

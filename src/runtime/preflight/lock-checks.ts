@@ -1,29 +1,22 @@
-/** File locks, from /proc/locks (proc_locks(5)). */
-import { readFileSync } from 'node:fs';
+/** File locks, from /proc/PID/fdinfo (proc_pid_fdinfo(5)): /proc/locks leaves out locks whose taker has ended. */
 import type { Finding } from '../types.ts';
-import { fatal, who, type Scene } from './findings.ts';
+import { descriptorInfo, descriptorsOf, fatal, who, type ProcessView, type Scene } from './findings.ts';
 
-export interface FileLock {
-  /** POSIX, FLOCK, LEASE, OFDLCK. */
-  readonly type: string;
-  readonly pid: number;
+/** "lock:\t1: POSIX  ADVISORY  WRITE 4711 fd:01:131 0 EOF" → POSIX; also FLOCK, OFDLCK, LEASE. */
+export function parseLocks(info: string): string[] {
+  return [...info.matchAll(/^lock:\s*\d+: (?!->)(\S+)/gm)].map((match) => match[1] ?? '');
 }
 
-/** "1: POSIX  ADVISORY  WRITE 4711 fd:01:131 0 EOF"; a line with "->" is one that waits. */
-export function parseLocks(text: string): FileLock[] {
-  return [...text.matchAll(/^\d+: (?!->)(\S+)\s+\S+\s+\S+\s+(\d+)\s/gm)].map((match) => ({ type: match[1] ?? '', pid: Number(match[2]) }));
-}
-
-/** Locks of open file descriptions carry no pid; they are seen by the dump only. */
-export function checkLocks({ tree, flags }: Scene): Finding[] {
-  if (flags.fileLocks) return [];
-  const byPid = new Map(tree.processes.map((process) => [process.pid, process]));
-  const held = new Map<number, string[]>();
-  for (const { type, pid } of parseLocks(readFileSync('/proc/locks', 'utf8'))) {
-    if (byPid.has(pid)) held.set(pid, [...(held.get(pid) ?? []), type]);
+/** One finding for each process that holds locks. */
+export function checkLocks(scene: Scene): Finding[] {
+  if (scene.flags.fileLocks) return [];
+  const held = new Map<ProcessView, string[]>();
+  const couldBeLocked = (target: string): boolean => target.startsWith('/') && !target.startsWith('/dev/');
+  for (const { process, fd } of descriptorsOf(scene, couldBeLocked)) {
+    const locks = parseLocks(descriptorInfo(process, fd) ?? '');
+    if (locks.length > 0) held.set(process, [...(held.get(process) ?? []), ...locks]);
   }
-  return [...held].map(([pid, types]) => {
-    const process = byPid.get(pid)!;
-    return fatal('file-lock', `${who(process)} holds ${types.length} file lock${types.length === 1 ? '' : 's'} (${[...new Set(types)].join(', ')})`, 'use --file-locks: safe when nobody outside the container locks the same files', process);
-  });
+  return [...held].map(([process, types]) => (
+    fatal('file-lock', `${who(process)} holds ${types.length} file lock${types.length === 1 ? '' : 's'} (${[...new Set(types)].join(', ')})`, 'use --file-locks: safe when nobody outside the container locks the same files', process)
+  ));
 }

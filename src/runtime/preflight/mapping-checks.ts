@@ -1,6 +1,6 @@
 /** Memory mappings that CRIU cannot save. */
 import type { Finding } from '../types.ts';
-import { deviceHint } from './descriptor-checks.ts';
+import { IO_URING_HINT, deviceHint } from './descriptor-checks.ts';
 import { fatal, who, type Mapping, type Scene } from './findings.ts';
 import { printable } from '../text.ts';
 
@@ -9,7 +9,7 @@ const HARMLESS = /^\/dev\/(zero|shm\/|hugepages\/|null$)/;
 
 function judge(mapping: Mapping): { kind: string; what: string; hint: string } | undefined {
   const { name } = mapping;
-  if (name.startsWith('anon_inode:[io_uring]')) return { kind: 'io_uring', what: 'has an io_uring mapped', hint: 'switch io_uring off in the program (Node.js: UV_USE_IO_URING=0), or deny io_uring_setup by seccomp so that it falls back' };
+  if (name.startsWith('anon_inode:[io_uring]')) return { kind: 'io_uring', what: 'has an io_uring mapped', hint: IO_URING_HINT };
   if (name === '[uprobes]') return { kind: 'uprobes', what: 'is traced by uprobes', hint: 'stop the eBPF tracer or profiler that instruments it' };
   if (name.startsWith('anon_inode:')) return { kind: 'mapping', what: `has ${printable(name)} mapped`, hint: 'CRIU cannot save this kind of memory' };
   if (name.startsWith('/secretmem')) return { kind: 'mapping', what: 'has secret memory (memfd_secret) mapped', hint: 'the kernel does not let anybody read it: switch its use off' };

@@ -1,11 +1,12 @@
 /** How much memory a dump will hold, and whether there is room for the dump itself. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, statSync, statfsSync } from 'node:fs';
 import { join } from 'node:path';
 import { MiB, formatBytes } from '../../core/units.ts';
 import { readCgroups } from '../../host/proc.ts';
-import { readMountinfo } from '../../host/mountinfo.ts';
+import { readMountinfo, type Mount } from '../../host/mountinfo.ts';
 import { cgroupDirectory } from '../cgroup.ts';
-import type { Finding, MemoryEstimate } from '../types.ts';
+import { isBindMount } from '../spec.ts';
+import type { Container, Finding, MemoryEstimate } from '../types.ts';
 import { warning, type ProcessTree, type Scene } from './findings.ts';
 
 /** The parasite that CRIU puts into each process, and what the kernel needs beside it. */
@@ -15,7 +16,7 @@ const HEADROOM_BYTES = 16 * MiB;
  * Private memory counts in every process, because CRIU writes it for every process. Shared memory is written once: the
  * resident sums count it for each process that has touched it, so the sizes of the mappings bound it.
  */
-export function estimateMemory(tree: ProcessTree): MemoryEstimate {
+export function estimateMemory({ tree, container, mounts }: Scene): MemoryEstimate {
   let anonymous = 0;
   let shared = 0;
   const segments = new Map<string, number>();
@@ -29,7 +30,36 @@ export function estimateMemory(tree: ProcessTree): MemoryEstimate {
     }
   }
   const mapped = [...segments.values()].reduce((sum, length) => sum + length, 0);
-  return { bytes: anonymous + Math.min(shared, mapped), processes: tree.processes.length + tree.unexamined };
+  return { bytes: anonymous + Math.min(shared, mapped) + memoryFiles(tree) + memoryMounts(container, mounts), processes: tree.processes.length + tree.unexamined };
+}
+
+/** Contents of memfds that are open but not mapped. */
+function memoryFiles(tree: ProcessTree): number {
+  const mapped = new Set(tree.processes.flatMap(({ mappings }) => mappings.filter(({ name }) => name.startsWith('/memfd:')).map(({ inode }) => inode)));
+  const sizes = new Map<number, number>();
+  for (const { pid, descriptors } of tree.processes) {
+    for (const { fd } of descriptors.filter(({ target }) => target.startsWith('/memfd:'))) {
+      const stat = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false });
+      if (stat !== undefined && !mapped.has(stat.ino)) sizes.set(stat.ino, stat.blocks * 512);
+    }
+  }
+  return [...sizes.values()].reduce((sum, size) => sum + size, 0);
+}
+
+/** The container's own tmpfs mounts: CRIU packs their files into its images. */
+function memoryMounts(container: Container, mounts: readonly Mount[]): number {
+  const bound = new Set((container.spec.mounts ?? []).filter(isBindMount).map(({ destination }) => destination));
+  let bytes = 0;
+  for (const { fsType, mountPoint, root } of mounts) {
+    if (fsType !== 'tmpfs' || root !== '/' || bound.has(mountPoint)) continue;
+    try {
+      const { blocks, bfree, bsize } = statfsSync(`/proc/${container.pid}/root${mountPoint}`);
+      bytes += (blocks - bfree) * bsize;
+    } catch {
+      // Unmounted, or the container has ended: the dump tells.
+    }
+  }
+  return bytes;
 }
 
 function number(path: string): number | undefined {

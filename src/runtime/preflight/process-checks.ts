@@ -6,8 +6,8 @@ import { fatal, warning, who, type ProcessView, type Scene } from './findings.ts
 
 /** Threads whose states are read, per process. */
 const MAX_THREADS = 512;
-/** Kinds of namespaces that a process below the first may have of its own. */
-const NESTED_OK: ReadonlySet<NamespaceName> = new Set(['mnt', 'net']);
+/** The one kind of namespace that a process below the first may have of its own. */
+const NESTED_OK: NamespaceName = 'mnt';
 /** One finding of a kind names at most this many processes. */
 const MAX_NAMED = 3;
 
@@ -43,7 +43,8 @@ export function checkStoppedThreads({ tree }: Scene): Finding[] {
 export function checkExecSessions({ tree }: Scene): Finding[] {
   const [first] = tree.strangers;
   if (first === undefined) return [];
-  return [fatal('exec-session', `${list(tree.strangers)} ${tree.strangers.length === 1 ? 'was' : 'were'} started from outside (exec) and would be lost`, 'wait until exec sessions and probes have ended, or end them', first)];
+  const what = `${list(tree.strangers)} ${tree.strangers.length === 1 ? 'was' : 'were'} started from outside (exec) and will not be in the checkpoint`;
+  return [warning('exec-session', what, 'such a session ends with the container; wait for it if it matters', first)];
 }
 
 export function checkNestedNamespaces({ tree }: Scene): Finding[] {
@@ -52,7 +53,7 @@ export function checkNestedNamespaces({ tree }: Scene): Finding[] {
   const byKind = new Map<NamespaceName, ProcessView[]>();
   for (const process of others) {
     for (const [name, namespace] of Object.entries(process.namespaces) as [NamespaceName, string][]) {
-      if (NESTED_OK.has(name) || namespace === init.namespaces[name]) continue;
+      if (name === NESTED_OK || namespace === init.namespaces[name]) continue;
       byKind.set(name, [...(byKind.get(name) ?? []), process]);
     }
   }

@@ -19,7 +19,6 @@ const ESTABLISHED = '01';
 const protocolHints: Readonly<Record<string, string>> = {
   MPTCP: 'switch multipath TCP off in the program (Go: GODEBUG=multipathtcp=0)',
   SCTP: 'SCTP cannot be saved: use TCP',
-  SCTPv6: 'SCTP cannot be saved: use TCP',
 };
 
 /** Sockets of one network namespace, by who holds them; each inode once. */
@@ -63,12 +62,17 @@ function checkTcp(held: readonly { at: Held; socket: InetSocket }[], all: readon
   return findings;
 }
 
-function unknownSocket({ process, fd }: Held): Finding {
+/** Protocols that CRIU saves, as the kernel names them; each also with "v6" at its end. */
+const SAVED_PROTOCOLS = /^(TCP|UDP|UDP-Lite|UDPLITE|RAW|PING|UNIX|UNIX-STREAM|NETLINK|PACKET)(v6)?$/;
+
+/** `known` tells whether the socket stands in a table of the container's network. */
+function checkProtocol({ process, fd }: Held, known: boolean): Finding[] {
   const protocol = socketProtocol(`/proc/${process.pid}/fd/${fd}`);
-  if (protocol === undefined || /^(UNIX|TCP|UDP|NETLINK|PACKET|RAW)/.test(protocol)) {
-    return fatal('foreign-socket', `descriptor ${fd} of ${who(process)} is a socket (${protocol ?? 'of unknown protocol'}) made outside the container's network namespace`, 'start the container without handing it sockets of the node', process);
+  if (protocol !== undefined && !SAVED_PROTOCOLS.test(protocol)) {
+    return [fatal('socket', `${who(process)} has a socket of protocol ${printable(protocol)} open, descriptor ${fd}, which CRIU cannot save`, protocolHints[protocol.replace(/v6$/, '')] ?? 'let the program close it before a checkpoint', process)];
   }
-  return fatal('socket', `${who(process)} has a socket of protocol ${printable(protocol)} open, descriptor ${fd}, which CRIU cannot save`, protocolHints[protocol] ?? 'let the program close it before a checkpoint', process);
+  if (known || protocol === undefined) return [];
+  return [fatal('foreign-socket', `descriptor ${fd} of ${who(process)} is a socket (${protocol}) made outside the container's network namespace`, 'start the container without handing it sockets of the node', process)];
 }
 
 /** UNIX sockets of a namespace by inode; undefined when the kernel does not tell. */
@@ -105,7 +109,7 @@ function checkNetwork(held: readonly Held[], everywhere: ReadonlySet<number>, sc
     findings.push(fatal('criu', `criu ${scene.toolchain.criu.text} cannot dump the internet socket of ${who(inet.process)}, descriptor ${inet.fd}, on kernel ${scene.toolchain.kernel}`, 'install criu 4.2 or newer', inet.process));
   }
   findings.push(...checkTcp(heldTcp, tcp, scene));
-  findings.push(...others.filter(({ inode }) => !tcpByInode.has(inode) && !datagrams.has(inode) && !known.has(inode)).map(unknownSocket));
+  findings.push(...others.flatMap((at) => checkProtocol(at, tcpByInode.has(at.inode) || datagrams.has(at.inode) || known.has(at.inode))));
   return findings;
 }
 

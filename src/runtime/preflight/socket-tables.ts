@@ -42,7 +42,7 @@ export function tcpSockets(pid: number): InetSocket[] {
 
 /** Inodes of the other inet sockets that CRIU can save. */
 export function datagramInodes(pid: number): Set<number> {
-  const files = ['net/udp', 'net/udp6', 'net/udplite', 'net/udplite6', 'net/raw', 'net/raw6'];
+  const files = ['net/udp', 'net/udp6', 'net/udplite', 'net/udplite6', 'net/raw', 'net/raw6', 'net/icmp', 'net/icmp6'];
   return new Set(files.flatMap((file) => parseInetTable(readProc(pid, file) ?? '').map(({ inode }) => inode)));
 }
 
