@@ -45,7 +45,7 @@ export interface Staging extends AsyncDisposable {
 }
 
 const MS_REMOUNT = 32;
-/** Huge pages take a third of the time to fill; the least wanted option is given up first. */
+/** Huge pages, touched before, nearly halve the time a dump takes; the least wanted option is given up first. */
 const OPTIONS = [['huge=always', 'noswap'], ['noswap'], ['huge=always'], []] as const;
 
 /** Creates or takes over the file system at `directory`. Only one agent may use it: the caller holds the lock of the agent. */

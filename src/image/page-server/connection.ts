@@ -33,7 +33,7 @@ export class Connection {
         run: (image, address, pages, flags) => receiver.run(image, address, pages, flags),
         room: () => receiver.room(),
         wrote: (count) => receiver.wrote(count),
-        close: () => this.#finish(),
+        close: () => void this.#finish(),
         reply: (bytes) => this.#socket.write(bytes),
       },
       headerSizeOf(options.criu),
@@ -78,20 +78,20 @@ export class Connection {
   }
 
   /** The last message: everything is staged. The owner decides when criu may go on, and whether. */
-  #finish(): void {
-    this.#receiver.endImage();
-    const memory = this.#receiver.memory();
-    const saved = this.#receiver.saved();
-    saved.catch(() => {});
-    const decide = this.#options.onClose ?? (async (_memory, all) => all);
-    decide(memory, saved)
-      .then(() => this.#answer(STATUS_OK))
-      .then(() => saved)
-      .then(() => this.#result.resolve(memory))
-      .catch((error: unknown) => {
-        if (this.#over) this.#result.reject(error);
-        else this.#fail(error as Error);
-      });
+  async #finish(): Promise<void> {
+    try {
+      this.#receiver.endImage();
+      const memory = this.#receiver.memory();
+      const saved = this.#receiver.saved();
+      saved.catch(() => {});
+      await (this.#options.onClose?.(memory, saved) ?? saved);
+      this.#answer(STATUS_OK);
+      await saved;
+      this.#result.resolve(memory);
+    } catch (error) {
+      if (this.#over) this.#result.reject(error);
+      else this.#fail(asStasisError(error, 'the page server'));
+    }
   }
 
   /** Only the first answer counts. From here on criu may close the connection. */
@@ -103,13 +103,19 @@ export class Connection {
     this.#socket.end(bytes);
   }
 
-  #fail(error: Error): void {
+  #fail(reason: Error): void {
     if (this.#over) return;
     if (this.#stream.closed) this.#answer(STATUS_FAILED);
     else this.#socket.destroy();
     this.#over = true;
-    this.#receiver.fail(error);
-    void this.#receiver.saved().catch(() => {}).then(() => this.#result.reject(error));
+    this.#receiver.fail(reason);
+    void this.#reject(reason);
+  }
+
+  /** The slabs are back in the pool when the outcome is known. */
+  async #reject(reason: Error): Promise<void> {
+    await Promise.allSettled([this.#receiver.saved()]);
+    this.#result.reject(reason);
   }
 }
 

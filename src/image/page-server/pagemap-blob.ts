@@ -24,7 +24,7 @@ export class PagemapBlob {
 
   run(run: PageRun): void {
     const message = this.#encoder.run(run);
-    if (this.#length + message.length > PIECE_BYTES) this.#flush();
+    if (this.#length + message.length > PIECE_BYTES) void this.#flush();
     this.#add(message);
   }
 

@@ -80,19 +80,18 @@ async function acceptOne(server: Server, signal: AbortSignal): Promise<Socket> {
   signal.addEventListener('abort', onAbort, { once: true });
   server.on('error', first.reject);
   let taken = false;
-  server.on('connection', (socket) => {
+  const consider = async (socket: Socket): Promise<void> => {
     socket.on('error', () => {});
-    void isRoot(socket).then((root) => {
-      if (taken || !root || signal.aborted) {
-        socket.destroy();
-        return;
-      }
-      taken = true;
-      server.close();
-      socket.removeAllListeners('error');
-      first.resolve(socket);
-    });
-  });
+    const root = await isRoot(socket);
+    if (taken || !root || signal.aborted) {
+      socket.destroy();
+      return;
+    }
+    taken = true;
+    server.close();
+    first.resolve(socket);
+  };
+  server.on('connection', (socket) => void consider(socket));
   try {
     return await first.promise;
   } finally {

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { isStasisError } from '../../../src/core/errors.ts';
 import { EntrySplitter, imageEntries, imageHeader, imageMagics } from '../../../src/image/criu/framing.ts';
 import type { ImageKind } from '../../../src/image/criu/framing.ts';

@@ -1,6 +1,6 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { WINDOW_BYTES, WindowCutter } from '../../../src/image/criu/windows.ts';
 
 const PAGE = 4096;

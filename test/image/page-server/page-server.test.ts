@@ -7,7 +7,7 @@ import { connect } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
-import fc from 'fast-check';
+import * as fc from 'fast-check';
 import { loadImages, saveImages } from '../../../src/image/criu/index.ts';
 import { PE_LAZY, PE_PARENT, PE_PRESENT } from '../../../src/image/criu/pagemap.ts';
 import { SlabPool, startPageServer } from '../../../src/image/page-server/index.ts';
