@@ -4,7 +4,7 @@ import { ChunkTable } from './format/chunk-table.ts';
 import type { PackRef, Tables } from './format/body.ts';
 import type { SegmentList } from './format/segments.ts';
 import { ZERO } from './format/segments.ts';
-import { ChunkIndex, newSharedIndex } from './stage/chunk-index.ts';
+import { ChunkIndex } from './stage/chunk-index.ts';
 import type { SharedIndex } from './stage/chunk-index.ts';
 import type { ShippedPack } from './stage/messages.ts';
 import { MAX_CHUNKS } from './format/limits.ts';
@@ -12,11 +12,16 @@ import { MAX_CHUNKS } from './format/limits.ts';
 const COLUMNS = 5;
 
 export class ChunkPlaces {
-  readonly shared: SharedIndex = newSharedIndex();
-  readonly #index: ChunkIndex = new ChunkIndex(this.shared);
+  readonly shared: SharedIndex;
+  readonly #index: ChunkIndex;
   readonly #packs: PackRef[] = [];
   /** Rows of pack, offset, stored, raw, codec. */
   #rows = new Uint32Array(1024 * COLUMNS);
+
+  constructor(shared: SharedIndex) {
+    this.shared = shared;
+    this.#index = new ChunkIndex(shared);
+  }
 
   /** Offers the chunks of an earlier checkpoint for reuse. */
   know({ packs, chunks }: Tables): void {

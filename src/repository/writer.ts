@@ -42,7 +42,7 @@ export class Writer implements CheckpointWriter {
   readonly lineage: LineageId;
   readonly #options: WriterOptions;
   readonly #session: SealSession;
-  readonly #places = new ChunkPlaces();
+  readonly #places: ChunkPlaces;
   readonly #blobs = new Map<string, SegmentList>();
   readonly #small = new SmallBlobs();
   /** Whatever is on its way to or from a worker. */
@@ -54,6 +54,7 @@ export class Writer implements CheckpointWriter {
     this.#options = options;
     this.id = options.id;
     this.lineage = options.lineage.keys.lineage;
+    this.#places = new ChunkPlaces(options.pool.indexes.take());
     if (options.base?.cipher === options.cipher) this.#places.know(options.base.tables);
     const { idKey, chunkKey } = options.lineage.keys;
     this.#session = new SealSession(options.pool, {
@@ -124,7 +125,7 @@ export class Writer implements CheckpointWriter {
     const summary = { bytes: this.bytes(), description };
     const result = await manifests.write({ checkpoint: this.id, cipher, lineage, createdMs: clock.now(), summary, tables }, { signal });
     this.#state = 'committed';
-    await this.#session.end();
+    await this.#end();
     // A mark that stays behind harms nobody: beside its manifest it means nothing, and delete() takes it along.
     if (!('object' in lineage)) await store.delete(writerName(this.lineage, this.id), { signal: undefined }).catch(() => undefined);
     return result;
@@ -134,9 +135,14 @@ export class Writer implements CheckpointWriter {
     if (this.#state === 'committed' || this.#state === 'aborted') return;
     const attempted = this.#state === 'committing';
     this.#state = 'aborted';
+    await this.#end();
+    await this.#remove(attempted).catch(() => undefined);
+  }
+
+  async #end(): Promise<void> {
     await this.#session.end();
     await this.#settle();
-    await this.#remove(attempted).catch(() => undefined);
+    this.#options.pool.indexes.give(this.#places.shared);
   }
 
   async #remove(attempted: boolean): Promise<void> {

@@ -15,7 +15,7 @@ export interface KeyPair {
 }
 
 export interface Sodium {
-  readonly name: 'sodium-native' | 'libsodium-wrappers';
+  readonly name: 'bulk' | 'sodium-native' | 'libsodium-wrappers';
   /** XChaCha20-Poly1305: writes nonce, ciphertext and tag to `out`, which is 40 bytes longer than `message`. */
   seal(out: Uint8Array, nonce: Uint8Array, message: Uint8Array, associated: Uint8Array, key: Uint8Array): void;
   /** False, and `out` (40 bytes shorter than `sealed`) without meaning, when a byte or the key is wrong. */

@@ -14,8 +14,24 @@ export interface SharedIndex {
 }
 
 /** Lazily zeroed by the kernel: only what is used takes memory. */
-export function newSharedIndex(): SharedIndex {
+function newSharedIndex(): SharedIndex {
   return { slots: new SharedArrayBuffer(MAX_CHUNKS * 2 * 4), ids: new SharedArrayBuffer(MAX_CHUNKS * ID_BYTES), count: new SharedArrayBuffer(4) };
+}
+
+/** Indexes are used again: what they touched stays mapped, so a new one for each checkpoint would pile up until a full collection. */
+export class IndexPool {
+  readonly #free: SharedIndex[] = [];
+
+  take(): SharedIndex {
+    return this.#free.pop() ?? newSharedIndex();
+  }
+
+  /** Nobody may use the index any more. */
+  give(index: SharedIndex): void {
+    new Int32Array(index.slots).fill(0);
+    new Int32Array(index.count).fill(0);
+    this.#free.push(index);
+  }
 }
 
 export class ChunkIndex {

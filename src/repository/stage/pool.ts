@@ -4,6 +4,7 @@ import { MiB } from '../../core/units.ts';
 import { MAX_CHUNK_BYTES, MAX_PACK_BYTES } from '../format/limits.ts';
 import type { SodiumChoice } from '../crypto/sodium.ts';
 import { BufferPool } from './buffers.ts';
+import { IndexPool } from './chunk-index.ts';
 import type { ChunkProblem, ChunkSecrets, ChunkTask, ShippedPack } from './messages.ts';
 import { WorkerHandle } from './worker-handle.ts';
 import type { Notice } from './worker-handle.ts';
@@ -43,6 +44,7 @@ export interface SessionEvents {
 export class StagePool {
   readonly workers: readonly WorkerHandle[] = [];
   readonly buffers: BufferPool;
+  readonly indexes: IndexPool = new IndexPool();
   /** Two jobs per worker: one at work, one waiting, so that no worker idles while the main thread is busy. */
   readonly jobs: Semaphore;
   readonly #sessions = new Map<number, SessionEvents>();

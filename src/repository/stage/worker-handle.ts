@@ -9,6 +9,9 @@ export type Notice = Exclude<FromWorker, Answer | { type: 'ready' }>;
 type WithoutJob<T> = T extends { job: number } ? Omit<T, 'job'> : never;
 export type Job = WithoutJob<ToWorker>;
 
+/** Workers make few small objects; a larger nursery only keeps garbage for longer. */
+const YOUNG_MIB = 2;
+
 export class WorkerHandle {
   readonly #worker: Worker;
   readonly #jobs = new Map<number, PromiseWithResolvers<Answer>>();
@@ -23,7 +26,7 @@ export class WorkerHandle {
 
   constructor(settings: WorkerSettings, onNotice: (notice: Notice) => void, onDeath: () => void) {
     // Descriptors come from openat2, which Node.js does not see: it would warn about each one that is closed.
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: settings, name: 'stasis-stage', trackUnmanagedFds: false });
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: settings, name: 'stasis-stage', resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB } });
     this.#worker.on('message', (message: FromWorker) => {
       if (message.type === 'ready') {
         this.started = true;

@@ -3,6 +3,7 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { invariant } from '../../core/assert.ts';
 import { StasisError } from '../../core/errors.ts';
 import { MAX_CHUNK_BYTES } from '../format/limits.ts';
+import { Collector } from './collector.ts';
 import { loadSodium } from '../crypto/sodium.ts';
 import type { Sodium } from '../crypto/port.ts';
 import type { ChunkProblem, FromWorker, SealedPiece, ToWorker, WorkerSettings } from './messages.ts';
@@ -55,6 +56,7 @@ class StageWorker {
   readonly #sodium: Sodium;
   readonly #sessions = new Map<number, Session>();
   readonly #queue: (Message<'seal'> | Message<'open'>)[] = [];
+  readonly #collector = new Collector();
   readonly #scratch = Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES);
   #busy = false;
 
@@ -116,6 +118,7 @@ class StageWorker {
         const session = this.#sessions.get(job.session);
         if (session === undefined) throw new StasisError('CANCELLED', 'the writer was given up');
         pieces.push(await session.sealer.seal(piece, this.#scratch));
+        this.#collector.note(piece.source.length);
       }
       this.#send({ type: 'sealed', job: job.job, pieces }, pieces.flatMap(({ stats }) => (stats === undefined ? [] : [stats.buffer])));
     } catch (error) {
@@ -131,6 +134,7 @@ class StageWorker {
       try {
         const sealed = bytes.subarray(task.at, task.at + task.stored);
         const data = opener.open(task, sealed, () => `${job.pack} at byte ${job.base + task.at}`, job.verify);
+        this.#collector.note(task.raw);
         for (const part of task.parts) writeSink(part.sink, data.subarray(part.offset, part.offset + part.length));
       } catch (error) {
         problems.push({ chunk: task.chunk, error: toWire(error, 'cannot write what was read') });
