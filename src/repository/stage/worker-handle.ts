@@ -26,7 +26,13 @@ export class WorkerHandle {
 
   constructor(settings: WorkerSettings, onNotice: (notice: Notice) => void, onDeath: () => void) {
     // Descriptors come from openat2, which Node.js does not see: it would warn about each one that is closed.
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), { workerData: settings, name: 'stasis-stage', resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB } });
+    this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
+      workerData: settings,
+      name: 'stasis-stage',
+      // Descriptors come from openat2 and belong to the whole process; Node would warn about each of them.
+      trackUnmanagedFds: false,
+      resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
+    });
     this.#worker.on('message', (message: FromWorker) => {
       if (message.type === 'ready') {
         this.started = true;
