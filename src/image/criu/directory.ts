@@ -39,11 +39,10 @@ export async function listImages(imageDir: string): Promise<ImageFile[]> {
   return files;
 }
 
-/** A metadata file as a whole, or undefined when the dump has none of that name. */
+/** A metadata file as a whole; undefined when the dump has none of that name, or one too large to be looked into. */
 export async function readImage(imageDir: string, files: ReadonlyMap<string, number>, name: string): Promise<Uint8Array | undefined> {
   const size = files.get(name);
-  if (size === undefined) return undefined;
-  if (size > MAX_METADATA_BYTES) throw new StasisError('LIMIT_EXCEEDED', `${name} has ${size} bytes; at most ${MAX_METADATA_BYTES} are read`);
+  if (size === undefined || size > MAX_METADATA_BYTES) return undefined;
   return readFile(join(imageDir, name));
 }
 

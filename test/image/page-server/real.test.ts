@@ -4,8 +4,13 @@ import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
+import { systemClock } from '../../../src/core/clock.ts';
+import { newCheckpointId } from '../../../src/core/ids.ts';
+import type { LineageId } from '../../../src/core/ids.ts';
 import { loadImages, readDumpStats, readRestoreStats, saveImages } from '../../../src/image/criu/index.ts';
 import { SlabPool, startPageServer } from '../../../src/image/page-server/index.ts';
+import { fileKeyProvider, openDirectoryStore, openRepository } from '../../../src/repository/index.ts';
+import type { CheckpointReader } from '../../../src/repository/index.ts';
 import { MemoryWriter } from '../../support/memory-repository.ts';
 import { RuncContainer } from '../../support/runc-container.ts';
 
@@ -39,11 +44,11 @@ void describe('a real container', { timeout: 60_000 }, () => {
     return Number.parseInt(line, 10);
   };
 
-  async function bringBack(container: RuncContainer, writer: MemoryWriter): Promise<void> {
+  async function bringBack(container: RuncContainer, reader: CheckpointReader): Promise<void> {
     const last = numberOf(container.lines().at(-1) ?? '');
     const images = join(fresh('load'), 'images');
     const work = fresh('work');
-    await loadImages(await writer.reader(), prefix, images, { signal });
+    await loadImages(reader, prefix, images, { signal });
     await container.restore(images, work);
     const next = numberOf(await container.nextLine());
     assert.ok(next > last && next < last + 50, `${last} → ${next}`);
@@ -52,13 +57,18 @@ void describe('a real container', { timeout: 60_000 }, () => {
     assert.ok(((await readRestoreStats(work))?.pagesRestored ?? 0) > 0);
   }
 
-  void it('goes on from its page-server dump, and again', async () => {
+  void it('goes on from its page-server dump, sealed in a repository, and again', async () => {
+    const keys = await fileKeyProvider(join(base, 'keys'));
+    const store = await openDirectoryStore(join(base, 'store'));
+    const repository = await openRepository({ store, keys, clock: systemClock, workers: 2 });
     await using container = await RuncContainer.start('img-stream', ['/usr/bin/python3', '-c', program]);
     await container.nextLine();
     const pool = await SlabPool.create(16 * MiB, { signal });
+    let lineage: LineageId | undefined;
     for (let cycle = 0; cycle < 2; cycle++) {
       const [images, work] = [fresh('images'), fresh('work')];
-      const writer = new MemoryWriter();
+      const writer = await repository.begin({ id: newCheckpointId(systemClock.now()), lineage }, { signal });
+      lineage = writer.lineage;
       await using server = await startPageServer({ writer, prefix, pool, criu: [4, 2, 1], signal });
       await container.checkpoint(images, work, ['--page-server', server.address]);
       const received = await server.received;
@@ -69,9 +79,14 @@ void describe('a real container', { timeout: 60_000 }, () => {
       assert.ok((summary.report?.memory.sharedBytes ?? 0) >= MiB);
       assert.equal(summary.report?.processes[0]?.comm, 'python3');
       assert.ok((await readDumpStats(work))?.pagesWritten === summary.pages);
+      const { bytes } = await writer.commit({ summary }, { signal });
+      // The second time the random memory is found again, though it came in another image.
+      if (cycle === 1) assert.ok(bytes.reused > 9 * MiB && bytes.stored < 4 * MiB, JSON.stringify(bytes));
       await container.kill();
-      await bringBack(container, writer);
+      await bringBack(container, await repository.open(writer.id, { signal }));
     }
+    await repository.close();
+    await store.close();
   });
 
   void it('goes on from its directory dump', async () => {
@@ -84,7 +99,7 @@ void describe('a real container', { timeout: 60_000 }, () => {
     assert.equal(summary.files, readdirSync(images).length);
     assert.ok(summary.pagesBytes > 9 * MiB);
     await container.kill();
-    await bringBack(container, writer);
+    await bringBack(container, await writer.reader());
   });
 
   void it('goes on when the page server fails in the middle of the dump', async () => {
