@@ -33,7 +33,7 @@ export async function follow<T extends { readonly type: string }>(io: Io, how: F
     }
     status = signal === 'SIGINT' ? 130 : 143;
     io.talk(`stasis: cancelling operation ${how.operationId}; once more to leave without waiting for it`);
-    void cancel(io, how);
+    void cancel(io, how, leave.signal);
   });
   try {
     let last: T | undefined;
@@ -55,10 +55,10 @@ export async function follow<T extends { readonly type: string }>(io: Io, how: F
   }
 }
 
-async function cancel(io: Io, { agent, operationId }: Followed): Promise<void> {
+async function cancel(io: Io, { agent, operationId }: Followed, signal: AbortSignal): Promise<void> {
   try {
-    await agent.cancelOperation({ operationId }, { signal: undefined, timeoutMs: QUICK_MS });
+    await agent.cancelOperation({ operationId }, { signal, timeoutMs: QUICK_MS });
   } catch (error) {
-    io.talk(`stasis: the operation could not be cancelled: ${asStasisError(error, 'cancel').message}`);
+    if (!signal.aborted) io.talk(`stasis: the operation could not be cancelled: ${asStasisError(error, 'cancel').message}`);
   }
 }

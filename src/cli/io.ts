@@ -30,7 +30,8 @@ export function systemIo(clock: Clock, colour: boolean): Io {
     talk: (text) => void process.stderr.write(`${text}\n`),
     raw: (text) => void process.stderr.write(text),
     terminal: process.stderr.isTTY,
-    columns: () => process.stderr.columns ?? 80,
+    // A terminal that does not know its width says 0.
+    columns: () => process.stderr.columns || 80,
     colour: colour && process.stderr.isTTY,
     clock,
     onInterrupt: (listener) => {

@@ -45,12 +45,21 @@ export function lifetime(call: AnyCall, server: AbortSignal, nowMs: () => number
 
 type ToStatus = (error: unknown) => Error;
 
-export async function answerUnary(callback: sendUnaryData<object>, handle: () => Promise<object>, toStatus: ToStatus): Promise<void> {
+export async function answerUnary(callback: sendUnaryData<object>, signal: AbortSignal, handle: () => Promise<object>, toStatus: ToStatus): Promise<void> {
   try {
-    callback(null, await handle());
+    callback(null, await orAborted(handle(), signal));
   } catch (error) {
     callback(toStatus(error), null);
   }
+}
+
+/** A handler that looks at nothing does not keep the caller waiting, nor the server from stopping. */
+function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  return new Promise((resolve, reject) => {
+    const abort = (): void => reject(signal.reason as Error);
+    signal.addEventListener('abort', abort, { once: true });
+    void work.then(resolve, reject).finally(() => signal.removeEventListener('abort', abort));
+  });
 }
 
 export async function answerStream<T>(call: ServerWritableStream<object, object>, signal: AbortSignal, handle: () => AsyncIterable<T>, encode: (message: T) => object, toStatus: ToStatus): Promise<void> {

@@ -64,7 +64,7 @@ type Handler<T> = (request: object, context: CallContext) => T;
 async function unary(parts: ServiceParts, method: WireMethod, call: ServerUnaryCall<object, object>, callback: sendUnaryData<object>): Promise<void> {
   const run = begin(parts, method, call);
   const handler = parts.handlers[method.name].bind(parts.handlers) as unknown as Handler<Promise<object>>;
-  await answerUnary(callback, async () => method.encodeResponse(await handler(...run.admit())), run.fail);
+  await answerUnary(callback, run.signal, async () => method.encodeResponse(await handler(...run.admit())), run.fail);
   run.end();
 }
 

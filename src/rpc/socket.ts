@@ -30,7 +30,7 @@ export async function claimSocket(path: string): Promise<ClaimedSocket> {
   const lock = await takeLock(path);
   try {
     if (await isAlive(path)) throw alreadyRunning(path);
-    const room = await mkdtemp(join(directory, '.'));
+    const room = await mkdtemp(`${directory}/.`);
     return claimed(path, room, lock);
   } catch (error) {
     await lock.close();

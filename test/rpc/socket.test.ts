@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { lstat, readdir, unlink, writeFile } from 'node:fs/promises';
 import { createServer } from 'node:net';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { test } from 'node:test';
 import { claimSocket } from '../../src/rpc/socket.ts';
 import { harness, temporaryDirectory } from './harness.ts';
@@ -19,6 +19,14 @@ void test('the socket is there with mode 0600, and gone afterwards with nothing 
   await h.server.close({ graceMs: 100 });
   assert.deepEqual(await readdir(h.directory), ['agent.sock.lock']);
   await h[Symbol.asyncDispose]();
+});
+
+void test('until it is published, the socket lies in a private directory beside its name', async () => {
+  await using directory = await temporaryDirectory();
+  await using claimed = await claimSocket(join(directory.path, 'agent.sock'));
+  const [room] = (await readdir(directory.path)).filter((name) => name !== 'agent.sock.lock');
+  assert.equal(dirname(claimed.bindPath), join(directory.path, room ?? ''));
+  assert.equal((await lstat(dirname(claimed.bindPath))).mode & 0o777, 0o700);
 });
 
 void test('a second agent is refused and does not disturb the first', async () => {

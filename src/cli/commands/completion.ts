@@ -56,6 +56,7 @@ export async function candidates(program: Command, words: readonly string[]): Pr
 
 /** The option before the cursor, when it waits for a value. */
 function valueOption(command: Command, word: string | undefined): Option | undefined {
+  if (word === undefined) return undefined;
   return command.options.find((option) => (option.long === word || option.short === word) && option.required);
 }
 
