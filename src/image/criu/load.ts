@@ -1,6 +1,6 @@
 /** Rebuilds a directory of CRIU images from the blobs of a checkpoint, byte for byte. Every byte has been verified before it is written. */
-import { mkdir, open, readdir } from 'node:fs/promises';
-import type { FileHandle } from 'node:fs/promises';
+import { closeSync, ftruncateSync, openSync } from 'node:fs';
+import { mkdir, readdir } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import type { ExtractJob } from '../../repository/types.ts';
@@ -21,20 +21,21 @@ export const loadImages: LoadImages = async (reader, prefix, imageDir, options) 
   const targets = findTargets(reader.blobs, prefix);
   await freshDirectory(imageDir);
   for (let start = 0; start < targets.length; start += BATCH) {
-    await using files = new AsyncDisposableStack();
-    const jobs: ExtractJob[] = [];
-    for (const target of targets.slice(start, start + BATCH)) {
-      const file = files.use(await open(join(imageDir, target.name), 'wx', 0o600));
-      jobs.push(await prepare(file, target));
-    }
+    using files = new DisposableStack();
+    const jobs = targets.slice(start, start + BATCH).map((target) => create(imageDir, target, files));
     await reader.extract(jobs, options);
   }
 };
 
-/** Zero runs are not delivered: the file is made as one hole of its full length first. */
-async function prepare(file: FileHandle, { blob, length }: Target): Promise<ExtractJob> {
-  await file.truncate(length);
-  return { blob, sink: ({ offset }) => ({ kind: 'fd', fd: file.fd, offset }) };
+/**
+ * Zero runs are not delivered: the file is made as one hole of its full length first. At once, not through the thread
+ * pool: a tmpfs answers in microseconds, and a dump of a thousand processes has ten thousand files.
+ */
+function create(imageDir: string, { name, blob, length }: Target, files: DisposableStack): ExtractJob {
+  const fd = openSync(join(imageDir, name), 'wx', 0o600);
+  files.defer(() => closeSync(fd));
+  ftruncateSync(fd, length);
+  return { blob, sink: ({ offset }) => ({ kind: 'fd', fd, offset }) };
 }
 
 function findTargets(blobs: ReadonlyMap<string, number>, prefix: string): Target[] {

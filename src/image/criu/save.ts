@@ -1,5 +1,5 @@
 /** Saves a directory of CRIU images as blobs of a checkpoint (docs/FORMAT-IMAGE.md): metadata whole, memory cut at windows of its address space. */
-import { open, readFile } from 'node:fs/promises';
+import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { Semaphore } from '../../core/limits.ts';
@@ -7,7 +7,7 @@ import { MiB } from '../../core/units.ts';
 import type { Piece } from '../../repository/stage/port.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { CriuImageSummary, ReceivedMemory, SaveImages } from '../types.ts';
-import { listImages, pagemapRuns, readMemoryImages } from './directory.ts';
+import { listImages, pagemapRuns, readMemoryImages, readWhole } from './directory.ts';
 import type { ImageFile, MemoryImage } from './directory.ts';
 import { PE_PRESENT, PagemapReader, pagesName } from './pagemap.ts';
 import { describeImages } from './report.ts';
@@ -69,9 +69,9 @@ async function saveAll(saving: Saving, files: readonly ImageFile[], byPages: Rea
 }
 
 async function saveSmall(saving: Saving, files: readonly ImageFile[]): Promise<void> {
-  for (const { name } of files) {
+  for (const { name, size } of files) {
     saving.signal?.throwIfAborted();
-    const bytes = await readFile(join(saving.imageDir, name));
+    const bytes = await readWhole(join(saving.imageDir, name), size);
     await saving.writer.putSmall(saving.prefix + name, bytes, { signal: saving.signal });
     saving.onBytes(bytes.length);
   }
