@@ -34,7 +34,7 @@ group_kill() { # GROUP
 # Cleans what earlier boxes left whose script and janitor were both killed. The caller holds the lock of all boxes.
 box_sweep() {
   local state lock
-  rm -rf --one-file-system "$box_cache"/boxes/.gone-*
+  rm -rf --one-file-system "$box_cache"/boxes/.gone-* 2>/dev/null || true
   for state in "$box_cache"/boxes/*/; do
     [ -e "$state/lock" ] || continue
     exec {lock}< "$state/lock"
