@@ -27,6 +27,7 @@ export function writeMetadata(directory: string): void {
     'core-1.img': image('core', [new WireWriter().uint(1, 1).bytes(3, new WireWriter().uint(1, 1).bytes(6, text('sh\u001b[2J')).result())]),
     'mm-1.img': image('mm', [new WireWriter().bytes(14, mapping(0x10000, 0x30000, 0x200)).bytes(14, mapping(0x40000, 0x41000, 0x40))]),
     'files.img': image('files', [socket(10, 6379, [0], []), socket(1, 6379, [0x0100007f], [0x0200007f]), new WireWriter().uint(1, 1).uint(2, 3)]),
+    'iptables-10.img': Buffer.alloc(0),
     'ghost-file-1.img': Buffer.alloc(1000, 7),
     'descriptors.json': Buffer.from('["/dev/null","pipe:[1]","pipe:[2]"]'),
   };
