@@ -39,7 +39,7 @@ function walk(node: Node, path: readonly string[]): Key[] {
   }];
 }
 
-export const keys: readonly Key[] = walk(schema as unknown as Node, []);
+export const keys: readonly Key[] = walk(schema, []);
 
 /** Names of the environment that belong to the command line, not to the agent. */
 export const clientVariables = ['STASIS_CONFIG', 'STASIS_ADDRESS', 'STASIS_TLS_CERT', 'STASIS_TLS_KEY', 'STASIS_TLS_CA', 'STASIS_TLS_SERVER_NAME'] as const;

@@ -118,7 +118,7 @@ function validate(found: Found): Config {
   const result = v.safeParse(schema, tree);
   if (result.success) return result.output;
   const [issue] = result.issues;
-  const name = issue.path?.filter((item) => item.type === 'object').map((item) => String(item.key)).join('.') ?? '';
+  const name = issue.path?.filter((item) => item.type === 'object').map(({ key }) => key).join('.') ?? '';
   const source = [...found].find(([key]) => key.name === name)?.[1];
   const where = source === undefined || source.origin === 'default' ? '' : ` (from ${source.origin} ${source.detail})`;
   const shown = JSON.stringify(source?.value)?.slice(0, 80) ?? 'nothing';

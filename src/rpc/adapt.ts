@@ -89,7 +89,7 @@ async function* abortable<T>(source: AsyncIterable<T>, signal: AbortSignal): Asy
         wake = reject;
         iterator.next().then(resolve, (error: unknown) => {
           open = false;
-          reject(error as Error);
+          reject(error);
         });
       });
       open = next.done !== true;

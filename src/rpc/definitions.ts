@@ -34,7 +34,7 @@ export function loadDescriptors(): PackageDefinition {
 function pick(types: PackageDefinition, name: string): Methods {
   const service = types[name];
   invariant(service !== undefined && !('format' in service), `proto/ has no service ${name}`);
-  return service as unknown as Methods;
+  return service;
 }
 
 /** The sources and the compiled files lie at different depths below the package: climb until proto/ is seen. */

@@ -6,12 +6,11 @@ import { readFile } from 'node:fs/promises';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { asStasisError, StasisError } from '../core/errors.ts';
 import type { Clock } from '../core/clock.ts';
-import type { Logger } from '../telemetry/logger.ts';
-import type { Metrics } from '../telemetry/metrics.ts';
 import type { AgentHandlers } from './api.ts';
 import { healthService, loadDefinitions, reflectionServices, serverFiles } from './definitions.ts';
 import { createHealth } from './health.ts';
 import { createReflection } from './reflection.ts';
+import type { ServerLog, ServerMetrics } from './ports.ts';
 import { implementAgent, observeCalls } from './service.ts';
 import type { CallerOf } from './service.ts';
 import { callerOfCertificate, localCaller } from './roles.ts';
@@ -31,8 +30,8 @@ export interface ServeOptions {
   readonly socket: string;
   /** host:port, and there is no TCP without TLS. */
   readonly listen: { readonly address: string; readonly tls: TlsFiles } | undefined;
-  readonly logger: Logger;
-  readonly metrics: Metrics;
+  readonly logger: ServerLog;
+  readonly metrics: ServerMetrics;
   readonly clock: Clock;
 }
 
@@ -136,7 +135,7 @@ function bind(server: Server, address: string, credentials: ServerCredentials): 
 }
 
 /** tryShutdown() waits for open calls without limit, so a timer stands beside it. */
-function shutdown(server: Server, graceMs: number, logger: Logger): Promise<void> {
+function shutdown(server: Server, graceMs: number, logger: ServerLog): Promise<void> {
   return new Promise((resolve) => {
     const timer = setTimeout(() => {
       logger.event('rpc.terminated', { grace_ms: graceMs });

@@ -2,11 +2,9 @@
 import type { sendUnaryData, ServerUnaryCall, ServerWritableStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Clock } from '../core/clock.ts';
 import { asStasisError, isStasisError, StasisError } from '../core/errors.ts';
-import type { Logger } from '../telemetry/logger.ts';
-import { durationBuckets } from '../telemetry/metrics.ts';
-import type { Metrics } from '../telemetry/metrics.ts';
 import { answerStream, answerUnary, lifetime } from './adapt.ts';
 import type { AgentHandlers, CallContext, Caller } from './api.ts';
+import type { ServerLog, ServerMetrics } from './ports.ts';
 import { authorize } from './roles.ts';
 import { statusOf } from './status.ts';
 import type { Wire, WireMethod } from './wire.ts';
@@ -22,7 +20,7 @@ export interface ServiceParts {
   readonly callerOf: CallerOf;
   /** Aborted when the server stops. */
   readonly stop: AbortSignal;
-  readonly logger: Logger;
+  readonly logger: ServerLog;
   readonly clock: Clock;
   readonly observe: CallObserver;
 }
@@ -32,8 +30,11 @@ export interface CallObserver {
   finished(method: string, code: string, seconds: number): void;
 }
 
-export function observeCalls(metrics: Metrics): CallObserver {
-  const seconds = metrics.histogram('stasis_rpc_duration_seconds', 'Duration of calls to the API by method.', durationBuckets);
+/** Seconds: from a look at a table to a checkpoint of many gigabytes. */
+const buckets = [0.001, 0.005, 0.02, 0.1, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 900];
+
+export function observeCalls(metrics: ServerMetrics): CallObserver {
+  const seconds = metrics.histogram('stasis_rpc_duration_seconds', 'Duration of calls to the API by method.', buckets);
   const calls = metrics.counter('stasis_rpc_calls_total', 'Calls to the API by method and error code (OK for none).');
   const open = { count: 0 };
   metrics.sampled('stasis_rpc_open_calls', 'Calls to the API that are open now.', () => open.count);
@@ -56,7 +57,7 @@ export function implementAgent(parts: ServiceParts): { definition: ServiceDefini
       ? (call: ServerWritableStream<object, object>) => void stream(parts, method, call)
       : (call: ServerUnaryCall<object, object>, callback: sendUnaryData<object>) => void unary(parts, method, call, callback);
   }
-  return { definition: definition as ServiceDefinition, implementation };
+  return { definition, implementation };
 }
 
 type Handler<T> = (request: object, context: CallContext) => T;
@@ -78,7 +79,7 @@ async function stream(parts: ServiceParts, method: WireMethod, call: ServerWrita
 function begin(parts: ServiceParts, method: WireMethod, call: Call) {
   const { clock, logger, observe, wire, stop } = parts;
   const started = clock.monotonic();
-  const life = lifetime(call, stop, clock.now);
+  const life = lifetime(call, stop, () => clock.now());
   let caller: Caller | undefined;
   let code = 'OK';
   observe.started();

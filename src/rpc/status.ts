@@ -3,7 +3,6 @@
  * hint and details (stasis.agent.v1.Error). What other software answers is mapped by its status alone.
  */
 import { Metadata, status } from '@grpc/grpc-js';
-import type { ServiceError, StatusObject } from '@grpc/grpc-js';
 import { errorTable, isErrorCode, StasisError } from '../core/errors.ts';
 import type { ErrorCode } from '../core/errors.ts';
 import type { Detail, ErrorInfo } from './api.ts';
@@ -14,6 +13,13 @@ const TRAILER = 'stasis-error-bin';
 const MAX_TEXT = 2000;
 const MAX_DETAILS = 16;
 const MAX_DETAIL_TEXT = 200;
+
+/** What grpc-js takes and gives for a failed call. */
+export interface Failure extends Error {
+  readonly code: number;
+  readonly details: string;
+  readonly metadata?: Metadata;
+}
 
 export interface ErrorCodec {
   encode(info: ErrorInfo): Buffer;
@@ -29,19 +35,21 @@ export function errorInfo(error: StasisError): ErrorInfo {
 
 /** Back again. A code that this version does not know becomes INTERNAL and stays in the message. */
 export function errorOfInfo(info: ErrorInfo): StasisError {
-  const known = isErrorCode(info.code);
+  const code: ErrorCode = isErrorCode(info.code) ? info.code : 'INTERNAL';
   const details = Object.fromEntries(info.details.map((item) => [item.name, valueOf(item)]));
-  return new StasisError(known ? (info.code as ErrorCode) : 'INTERNAL', known ? info.message : `${info.code}: ${info.message}`, { hint: info.hint, details });
+  return new StasisError(code, code === info.code ? info.message : `${info.code}: ${info.message}`, { hint: info.hint, details });
 }
 
-export function statusOf(error: StasisError, codec: ErrorCodec): StatusObject & Error {
+export function statusOf(error: StasisError, codec: ErrorCodec): Failure {
   const metadata = new Metadata();
   metadata.set(TRAILER, codec.encode(errorInfo(error)));
-  const fields = { code: errorTable[error.code].grpc as status, details: cut(error.message, MAX_TEXT), metadata };
+  // The table has the numbers, so that core need not know gRPC.
+  const code: number = errorTable[error.code].grpc;
+  const fields = { code, details: cut(error.message, MAX_TEXT), metadata };
   return Object.assign(new Error(error.message), fields);
 }
 
-const codesByStatus: Readonly<Partial<Record<status, ErrorCode>>> = {
+const codesByStatus: Readonly<Partial<Record<number, ErrorCode>>> = {
   [status.CANCELLED]: 'CANCELLED',
   [status.INVALID_ARGUMENT]: 'USAGE',
   [status.DEADLINE_EXCEEDED]: 'DEADLINE_EXCEEDED',
@@ -52,7 +60,7 @@ const codesByStatus: Readonly<Partial<Record<status, ErrorCode>>> = {
 };
 
 /** What a client makes of a failed call; `peer` is the address that it called. */
-export function errorOf(failure: ServiceError, peer: string, codec: ErrorCodec): StasisError {
+export function errorOf(failure: Failure, peer: string, codec: ErrorCodec): StasisError {
   const [bytes] = failure.metadata?.get(TRAILER) ?? [];
   if (Buffer.isBuffer(bytes)) {
     try {
@@ -61,16 +69,20 @@ export function errorOf(failure: ServiceError, peer: string, codec: ErrorCodec):
       // Not ours after all: the status has to do.
     }
   }
-  if (failure.code === status.UNAVAILABLE) return unreachable(failure, peer);
-  if (failure.code === status.UNIMPLEMENTED) {
+  if (failure.code === UNAVAILABLE) return unreachable(failure, peer);
+  if (failure.code === UNIMPLEMENTED) {
     return new StasisError('INTERNAL', `the agent at ${peer} does not know this call`, { cause: failure, hint: 'agent and client are of different versions' });
   }
   return new StasisError(codesByStatus[failure.code] ?? 'INTERNAL', `${peer}: ${failure.details || failure.message}`, { cause: failure });
 }
 
+/** Plain numbers, as they come with a failure. */
+const UNAVAILABLE: number = status.UNAVAILABLE;
+const UNIMPLEMENTED: number = status.UNIMPLEMENTED;
+
 const certificateTrouble = /certificate|alert|self[- ]signed|ssl routines|altname|handshake/i;
 
-function unreachable(failure: ServiceError, peer: string): StasisError {
+function unreachable(failure: Failure, peer: string): StasisError {
   const text = failure.details || failure.message;
   const why = /\b(ENOENT|EACCES|ECONNREFUSED|ETIMEDOUT|EHOSTUNREACH|ENOTFOUND|EAI_AGAIN)\b/.exec(text)?.[1];
   if (why === undefined && certificateTrouble.test(text)) {

@@ -12,7 +12,7 @@ import type { Result } from './run.ts';
 
 const id = checkpointResult.checkpoint;
 
-describe('commands', () => {
+void describe('commands', () => {
   const ca = authority('test');
   let h: Harness;
   before(async () => {
@@ -149,7 +149,8 @@ describe('commands', () => {
   });
 
   void test('hostile text is shown, not obeyed', async () => {
-    const original = h.script.handlers.listContainers;
+    const { handlers } = h.script;
+    const original = handlers.listContainers.bind(handlers);
     h.script.handlers.listContainers = async () => ({ containers: [{ ...container, id: 'x\u001b[2J\ny', name: '\u202e' }] });
     const { stdout } = await stasis('ps');
     h.script.handlers.listContainers = original;
@@ -158,7 +159,8 @@ describe('commands', () => {
   });
 
   void test('whoever reads may leave early', async () => {
-    const original = h.script.handlers.listContainers;
+    const { handlers } = h.script;
+    const original = handlers.listContainers.bind(handlers);
     h.script.handlers.listContainers = async () => ({ containers: Array.from({ length: 5000 }, () => container) });
     const { stdout } = await promisify(execFile)('bash', ['-c', '"$0" "$1" ps --socket "$2" | head -1; echo "${PIPESTATUS[0]}"', process.execPath, program, h.socket]);
     h.script.handlers.listContainers = original;

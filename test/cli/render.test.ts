@@ -59,7 +59,7 @@ void test('with --json: every message on stdout', () => {
 });
 
 void test('the bar never runs into the next line', () => {
-  for (const width of [0, 1, 20, 79, 200]) assert.ok([...barLine(progress(), 'w'.repeat(100), width)].length <= width);
+  for (const width of [0, 1, 20, 79, 200]) assert.ok(Array.from(barLine(progress(), 'w'.repeat(100), width)).length <= width);
   assert.match(barLine(progress(), 'web', 120), /█{6}░{18} {2}25 %/);
   assert.match(barLine(progress({ bytesDone: 3 * 1024 ** 3 }), 'web', 120), /█{24} 100 %/);
   assert.doesNotMatch(barLine(progress({ bytesTotal: 0, bytesDone: 0, frozen: false }), 'web', 120), /%|frozen|left/);

@@ -22,7 +22,7 @@ function file(text: string): string {
 
 const empty = file('');
 
-describe('loading', () => {
+void describe('loading', () => {
   void test('defaults, with paths below the state directory filled in', async () => {
     const { config, origins } = await loadConfig({ env: {}, file: empty });
     assert.equal(config.socket, '/run/stasis/agent.sock');
@@ -64,7 +64,7 @@ describe('loading', () => {
   void test('the result is deeply frozen', async () => {
     const { config } = await loadConfig({ env: {}, file: empty });
     assert.throws(() => { (config as { workers: number }).workers = 1; }, TypeError);
-    assert.throws(() => { (config.runtimes.runc.roots as string[]).push('/x'); }, TypeError);
+    assert.throws(() => { config.runtimes.runc.roots.push('/x'); }, TypeError);
   });
 
   void test('the environment of this process is the default, and its variables of Kubernetes are passed over', async () => {

@@ -38,13 +38,13 @@ function utc(ms: number): Buffer {
 }
 
 /** basicConstraints 2.5.29.19, subjectAltName 2.5.29.17 */
-function extensions(authority: boolean): Buffer {
-  const constraints = sequence(oid(0x55, 0x1d, 0x13), der(0x01, Buffer.of(0xff)), der(0x04, authority ? sequence(der(0x01, Buffer.of(0xff))) : sequence()));
+function extensions(isAuthority: boolean): Buffer {
+  const constraints = sequence(oid(0x55, 0x1d, 0x13), der(0x01, Buffer.of(0xff)), der(0x04, isAuthority ? sequence(der(0x01, Buffer.of(0xff))) : sequence()));
   const names = sequence(oid(0x55, 0x1d, 0x11), der(0x04, sequence(der(0x82, Buffer.from('localhost')), der(0x87, Buffer.of(127, 0, 0, 1)))));
-  return der(0xa3, authority ? sequence(constraints) : sequence(constraints, names));
+  return der(0xa3, isAuthority ? sequence(constraints) : sequence(constraints, names));
 }
 
-function certificate(name: string, units: readonly string[], publicKey: KeyObject, issuer: { name: string; key: KeyObject }, ends: number, authority: boolean): string {
+function certificate(name: string, units: readonly string[], publicKey: KeyObject, issuer: { name: string; key: KeyObject }, ends: number, isAuthority: boolean): string {
   const body = sequence(
     der(0xa0, der(0x02, Buffer.of(2))),
     der(0x02, Buffer.concat([Buffer.of(1), randomBytes(15)])),
@@ -53,7 +53,7 @@ function certificate(name: string, units: readonly string[], publicKey: KeyObjec
     sequence(utc(Math.min(Date.now(), ends) - HOUR), utc(ends)),
     subject(name, units),
     publicKey.export({ type: 'spki', format: 'der' }),
-    extensions(authority),
+    extensions(isAuthority),
   );
   const bytes = sequence(body, ecdsaSha256, der(0x03, Buffer.of(0), sign('sha256', body, issuer.key)));
   return `-----BEGIN CERTIFICATE-----\n${bytes.toString('base64').match(/.{1,64}/g)?.join('\n') ?? ''}\n-----END CERTIFICATE-----\n`;

@@ -1,14 +1,14 @@
 import assert from 'node:assert/strict';
 import { readFile } from 'node:fs/promises';
 import { test } from 'node:test';
-import fc from 'fast-check';
+import { assert as check, boolean, dictionary, double, oneof, option, property, string } from 'fast-check';
 import { errorTable, StasisError } from '../../src/core/errors.ts';
 import type { ErrorCode } from '../../src/core/errors.ts';
 import { agentService, loadDefinitions } from '../../src/rpc/definitions.ts';
 import { allowedRoles } from '../../src/rpc/roles.ts';
 import { errorInfo, errorOf, errorOfInfo, statusOf } from '../../src/rpc/status.ts';
 import { agentWire } from '../../src/rpc/wire.ts';
-import type { ServiceError } from '@grpc/grpc-js';
+import type { Failure } from '../../src/rpc/status.ts';
 
 const wire = agentWire(loadDefinitions());
 
@@ -40,13 +40,13 @@ void test('every error code has the same way there and back', () => {
     const error = new StasisError(code, `message of ${code}: ü`, { hint: 'a hint', details: { name: 'x', count: 3, sure: false } });
     const status = statusOf(error, wire.errors);
     assert.equal(status.code, errorTable[code].grpc);
-    const back = errorOf(status as unknown as ServiceError, 'here', wire.errors);
+    const back = errorOf(status, 'here', wire.errors);
     assert.deepEqual([back.code, back.message, back.hint, back.details], [error.code, error.message, error.hint, error.details]);
   }
 });
 
 void test('any text and details survive, long ones are cut to what fits into trailers', () => {
-  fc.assert(fc.property(fc.string({ unit: 'binary', maxLength: 5000 }), fc.option(fc.string({ unit: 'grapheme' }), { nil: undefined }), fc.dictionary(fc.string({ minLength: 1, maxLength: 20 }).filter((key) => key !== '__proto__'), fc.oneof(fc.string({ maxLength: 500 }), fc.double({ noNaN: true }), fc.boolean()), { maxKeys: 30 }), (message, hint, details) => {
+  check(property(string({ unit: 'binary', maxLength: 5000 }), option(string({ unit: 'grapheme' }), { nil: undefined }), dictionary(string({ minLength: 1, maxLength: 20 }).filter((key) => key !== '__proto__'), oneof(string({ maxLength: 500 }), double({ noNaN: true }), boolean()), { maxKeys: 30 }), (message, hint, details) => {
     const info = errorInfo(new StasisError('DUMP_FAILED', message.toWellFormed(), { hint, details }));
     const bytes = wire.errors.encode(info);
     assert.ok(bytes.length < 20_000);
@@ -63,7 +63,7 @@ void test('a code of a newer agent is INTERNAL and stays readable', () => {
 });
 
 void test('failures without our trailer are mapped by their status', () => {
-  const failure = (code: number, details: string): ServiceError => Object.assign(new Error(details), { code, details, metadata: undefined }) as unknown as ServiceError;
+  const failure = (code: number, details: string): Failure => Object.assign(new Error(details), { code, details });
   const code = (status: number, details = 'x'): string => errorOf(failure(status, details), 'peer', wire.errors).code;
   assert.equal(code(14), 'AGENT_UNREACHABLE');
   assert.equal(code(14, 'No connection established. Last error: self-signed certificate in certificate chain'), 'UNAUTHENTICATED');

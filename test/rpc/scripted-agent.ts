@@ -82,7 +82,8 @@ export function scriptedAgent(): Script {
     if (what === 'boom') throw new Error('the secret path /root/x');
     if (what === 'stuck') await new Promise(() => undefined);
     if (what === 'damaged') throw new StasisError('OBJECT_CORRUPT', 'pack 17 is damaged at byte 4096');
-    for (let i = 1; what === 'slow' || what === 'flood' || i <= 3; i++) {
+    const times = what === 'slow' || what === 'flood' ? Infinity : 3;
+    for (let i = 1; i <= times; i++) {
       yield { type: 'progress', progress: progress({ operationId: id, kind, stepNumber: Math.min(i, 7), bytesDone: i * 1024 ** 2 }) };
       if (what === 'flood') continue;
       const stop = new AbortController();

@@ -28,7 +28,7 @@ const call: Readonly<Record<MethodName, (client: AgentClient) => Promise<unknown
   getNode: (client) => client.getNode({}, none),
 };
 
-describe('mutual TLS', () => {
+void describe('mutual TLS', () => {
   const ca = authority('clients and servers');
   const otherCa = authority('somebody else');
   let h: Harness;

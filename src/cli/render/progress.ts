@@ -58,7 +58,7 @@ export function barLine(progress: Progress, subject: string, width: number): str
   const filled = Math.round((share ?? 0) * BAR_CELLS);
   const cells = share === undefined ? '' : `${'█'.repeat(filled)}${'░'.repeat(BAR_CELLS - filled)} ${String(Math.floor(share * 100)).padStart(3)} %`;
   const text = [`${progress.kind} ${printable(subject)}`, cells, ...numbers(progress)].filter((part) => part !== '').join('  ');
-  return [...text].slice(0, Math.max(0, width)).join('');
+  return Array.from(text).slice(0, Math.max(0, width)).join('');
 }
 
 function numbers(progress: Progress): string[] {

@@ -6,6 +6,11 @@ export function printable(text: string): string {
   return text.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
 }
 
+/** Not UTF-16 units: a name outside of the basic plane would shift its row. */
+function characters(text: string): number {
+  return Array.from(text).length;
+}
+
 export interface Column<Row> {
   readonly title: string;
   readonly value: (row: Row) => string;
@@ -15,9 +20,9 @@ export interface Column<Row> {
 /** Columns as wide as their widest value, two spaces between, no space at the end of a line. */
 export function table<Row>(columns: readonly Column<Row>[], rows: readonly Row[]): string {
   const cells = [columns.map(({ title }) => title), ...rows.map((row) => columns.map(({ value }) => printable(value(row))))];
-  const widths = columns.map((_, i) => Math.max(...cells.map((line) => [...(line[i] ?? '')].length)));
+  const widths = columns.map((_, i) => Math.max(...cells.map((line) => characters(line[i] ?? ''))));
   const pad = (text: string, i: number): string => {
-    const fill = ' '.repeat((widths[i] ?? 0) - [...text].length);
+    const fill = ' '.repeat((widths[i] ?? 0) - characters(text));
     return columns[i]?.right === true ? fill + text : text + fill;
   };
   return cells.map((line) => line.map(pad).join('  ').trimEnd()).join('\n');
