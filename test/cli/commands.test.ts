@@ -85,7 +85,7 @@ void describe('commands', () => {
 
   void test('inspect', async () => {
     const { stdout } = await stasis('inspect', '--blobs', id);
-    for (const line of [/^Checkpoint: +0g1k/m, /^Asked by: +local$/m, /^Container: +web-1 \(web\), runc, root file system overlay$/m, /^not in the checkpoint: the bind mount/m, /^containers\/0\/criu\/pages-1\.img +2\.00 GiB$/m]) assert.match(stdout, line);
+    for (const line of [/^Checkpoint: +0g1k/m, /^Asked by: +local$/m, /^Made with: +stasis 0\.1\.0, criu 4\.2\.1, runc 1\.3\.6$/m, /^Container: +web-1 \(web\), runc, root file system overlay$/m, /^not in the checkpoint: the bind mount/m, /^containers\/0\/criu\/pages-1\.img +2\.00 GiB$/m]) assert.match(stdout, line);
     const json = JSON.parse((await stasis('inspect', '--json', id)).stdout) as Record<string, unknown>;
     assert.deepEqual([(json['info'] as { id: string }).id, json['description']], [id, { version: 1 }]);
   });

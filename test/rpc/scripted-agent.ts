@@ -121,7 +121,7 @@ export function scriptedAgent(): Script {
       if (request.checkpoint === 'boom') throw new Error('the secret path /root/x');
       return {
         info: checkpointInfo, phases: checkpointResult.phases, findings: checkpointResult.findings, notIncluded: checkpointResult.notIncluded,
-        provenance: { agentVersion: '0.1.0', criuVersion: '4.2.1', runtimeVersion: 'runc 1.3.6', kernel: '6.12.0', architecture: 'x64', cpuModel: 'a processor', cpuFeatures: ['avx2'], imageDigest: `sha256:${'0'.repeat(64)}` },
+        provenance: { agentVersion: '0.1.0', criuVersion: '4.2.1', runtimeVersion: '1.3.6', kernel: '6.12.0', architecture: 'x64', cpuModel: 'a processor', cpuFeatures: ['avx2'], imageDigest: `sha256:${'0'.repeat(64)}` },
         blobs: [{ name: 'containers/0/criu/pages-1.img', length: 2 * 1024 ** 3 }], descriptionJson: '{"version":1}',
       };
     },

@@ -46,7 +46,7 @@ function describe({ info, phases, findings, notIncluded, provenance, blobs }: Ch
       ['Bytes', `${formatBytes(raw)} raw, ${formatBytes(zero)} zero, ${formatBytes(reused)} reused, ${formatBytes(stored)} stored`],
       ['Cipher', info.cipher],
       ['Signer', info.signer],
-      ['Made with', `stasis ${provenance.agentVersion}, criu ${provenance.criuVersion}, ${provenance.runtimeVersion}`],
+      ['Made with', `stasis ${provenance.agentVersion}, criu ${provenance.criuVersion}, ${info.containers[0]?.runtime ?? 'runtime'} ${provenance.runtimeVersion}`],
       ['Kernel', `${provenance.kernel} (${provenance.architecture})`],
       ['Processor', provenance.cpuModel],
     ]),
