@@ -17,8 +17,14 @@ export class TreeWorker implements AsyncDisposable {
   #failure: Error | undefined;
 
   constructor(setup: SaveSetup | LoadSetup) {
-    // Descriptors are shared with the other threads on purpose, and closed by whoever opened them.
-    this.#worker = new Worker(new URL('worker.js', import.meta.url), { workerData: { ...setup, cancel: this.#cancel }, trackUnmanagedFds: false });
+    this.#worker = new Worker(new URL('worker.js', import.meta.url), {
+      workerData: { ...setup, cancel: this.#cancel },
+      name: 'stasis-tree',
+      // Descriptors are shared with the other threads on purpose, and closed by whoever opened them.
+      trackUnmanagedFds: false,
+      // Most of what a walk makes is garbage at once: a larger nursery only takes memory (50 MiB measured).
+      resourceLimits: { maxYoungGenerationSizeMb: 8 },
+    });
     this.#worker.on('message', (reply: Reply) => this.#settle(reply));
     this.#worker.on('error', (error: Error) => this.#fail(error));
     this.#ended = new Promise((resolve) => {
