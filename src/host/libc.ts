@@ -150,13 +150,13 @@ export function llistxattr(path: Path): Buffer[] {
 /** The value, or undefined when the attribute is gone (ENODATA). At most 64 KiB (XATTR_SIZE_MAX). */
 export function lgetxattr(path: Path, name: Path): Buffer | undefined {
   const value = Buffer.alloc(65536);
-  const size = raw.lgetxattr(cstring(path), cstring(name), value, value.length) as number;
+  const size = Number(raw.lgetxattr(cstring(path), cstring(name), value, value.length));
   if (size < 0) {
     const error = systemError('lgetxattr', path);
     if ((error as { code?: string }).code === 'ENODATA') return undefined;
     throw error;
   }
-  return Buffer.from(value.subarray(0, Number(size)));
+  return Buffer.from(value.subarray(0, size));
 }
 
 export function lsetxattr(path: Path, name: Path, value: Buffer): void {

@@ -78,7 +78,7 @@ function pathsOf(table: Table, contents: number): { bytes: Uint8Array; at: Uint3
       at[content] = total;
       length[content] = prefix.length + (table.nameLength[entry] as number);
       parts.push(prefix, table.name(entry));
-      total += length[content] as number;
+      total += length[content];
       if (total > MAX_PATH_BYTES) throw new StasisError('LIMIT_EXCEEDED', `the paths of this tree's files take more than ${MAX_PATH_BYTES} bytes`);
     }
   }

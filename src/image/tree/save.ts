@@ -86,7 +86,8 @@ export class TreeSaver implements AsyncDisposable {
   }
 
   async finish({ signal }: { signal: AbortSignal | undefined }): Promise<SavedTreeCounts> {
-    await using _ = this;
+    await using resources = new AsyncDisposableStack();
+    resources.use(this);
     const { entries, files, dataBytes, supersededBytes, warnings, ...index } = await this.#open().call('finish', undefined, { signal });
     await this.#writeIndex(index, signal);
     return { entries, files, dataBytes, kind: this.#options.kind, indexBytes: index.length, ahead: this.#ahead, frozen: this.#frozen, supersededBytes, warnings };

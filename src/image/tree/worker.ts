@@ -82,7 +82,7 @@ function serve(): void {
       port.close();
       return;
     }
-    const { id, name, args } = request as Request;
+    const { id, name, args } = request;
     try {
       const value = (handlers[name] as (args: unknown) => unknown)(args);
       if (id >= 0) port.postMessage({ id, value });

@@ -16,18 +16,13 @@ export class SinkEncoder {
   encode(sink: Sink): { sink: WireSink; transfer: ArrayBuffer[] } {
     if (sink.kind !== 'files') return { sink, transfer: [] };
     const list = packFiles(sink.files);
-    const create = new Uint8Array(sink.files.length).fill(1);
-    sink.files.forEach(({ path }, i) => {
-      const before = sink.files[i - 1]?.path;
+    const ends = [sink.files[0]?.path, sink.files.at(-1)?.path];
+    for (const path of ends) if (path !== undefined && path.length > 0) this.#create(sink.root, path);
+    const create = Uint8Array.from(sink.files, ({ path }, i) => {
       // Dropped bytes have no file, and the parts of a sparse file follow each other.
-      if (path.length === 0 || (before !== undefined && Buffer.compare(path, before) === 0)) create[i] = 0;
+      const made = [sink.files[i - 1]?.path, ...ends].some((other) => other !== undefined && Buffer.compare(path, other) === 0);
+      return path.length === 0 || made ? 0 : 1;
     });
-    for (const i of new Set([0, sink.files.length - 1])) {
-      const path = sink.files[i]?.path;
-      if (path === undefined || path.length === 0) continue;
-      this.#create(sink.root, path);
-      create[i] = 0;
-    }
     return { sink: { kind: 'files', root: sink.root, list, create }, transfer: [...transferables(list), create.buffer] };
   }
 
