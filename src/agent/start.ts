@@ -70,6 +70,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     startedMs: systemClock.now(),
   };
   await recover(context);
+  await staging.sweep();
   stack.use(recordMetrics(metrics, context));
   await serve(stack, config, context, metrics);
   log.event('agent.started', { version, node: config.nodeName, socket: config.socket, repository: store.description });
@@ -82,8 +83,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
 async function serve(stack: AsyncDisposableStack, config: Config, context: AgentContext, metrics: Metrics): Promise<void> {
   let ready = true;
   if (config.metrics.listen !== '') {
-    const telemetry = stack.use(await serveTelemetry({ listen: config.metrics.listen, metrics, logger: context.log, ready: () => ({ ready, reason: 'stopping' }) }));
-    context.log.event('http.listening', { address: telemetry.address });
+    stack.use(await serveTelemetry({ listen: config.metrics.listen, metrics, logger: context.log, ready: () => ({ ready, reason: 'stopping' }) }));
   }
   const { cert, key, ca } = config.listen.tls;
   const server = await serveAgent({

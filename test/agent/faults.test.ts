@@ -21,7 +21,7 @@ before(() => {
 
 after(async () => {
   await counter?.stop();
-  removeHome(home);
+  await removeHome(home);
 });
 
 /** Whatever happened: the counter moves, or it is dead and the newest checkpoint holds it. */

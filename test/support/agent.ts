@@ -6,6 +6,7 @@ import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs
 import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
+import { MNT_DETACH, umount } from '../../src/host/libc.ts';
 import { connectAgent } from '../../src/rpc/client.ts';
 import type { AgentClient, CheckpointRequest, CheckpointResult, Progress, RestoreRequest, RestoreResult } from '../../src/rpc/api.ts';
 
@@ -34,7 +35,21 @@ export function makeHome(): AgentHome {
   return { state: mkdtempSync('/srv/agents/state-'), run: mkdtempSync('/run/stasis-test-') };
 }
 
-export function removeHome(home: AgentHome): void {
+/** Of agents that a failed test left running. */
+const running = new Set<ChildProcess>();
+
+/** Ends what a failed test left, and removes everything. */
+export async function removeHome(home: AgentHome): Promise<void> {
+  for (const child of running) {
+    const ended = once(child, 'exit');
+    child.kill('SIGKILL');
+    await ended;
+  }
+  try {
+    umount(join(home.run, 'staging'), MNT_DETACH);
+  } catch {
+    // It was unmounted by an agent that ended well.
+  }
   rmSync(home.state, { recursive: true, force: true });
   rmSync(home.run, { recursive: true, force: true });
 }
@@ -47,6 +62,8 @@ export async function startAgent(home: AgentHome, env: Record<string, string> = 
       STASIS_METRICS_LISTEN: '', STASIS_STAGING_SIZE: '2G', ...env,
     },
   });
+  running.add(child);
+  child.once('exit', () => running.delete(child));
   const log: Record<string, unknown>[] = [];
   const errors: string[] = [];
   child.stderr.setEncoding('utf8').on('data', (text: string) => errors.push(text));

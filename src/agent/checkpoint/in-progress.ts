@@ -1,5 +1,4 @@
 /** A checkpoint between prepare and finish: one method for each step. Disposing of it undoes what was not committed. */
-import { join } from 'node:path';
 import { invariant } from '../../core/assert.ts';
 import { StasisError } from '../../core/errors.ts';
 import { processAlive } from '../../host/proc.ts';
@@ -127,7 +126,6 @@ export class CheckpointInProgress implements AsyncDisposable {
   async seal(signal: AbortSignal): Promise<void> {
     const { directories, writer, memory, operation } = this.#parts;
     const onBytes = (count: number): void => operation.addBytes(count);
-    this.#stats = await readDumpStats(join(directories.work, 'stats-dump'));
     const received = await memory.received();
     this.#images = await saveImages(writer, IMAGES_PREFIX, directories.images, { signal, onBytes, ...(received === undefined ? {} : { received }) });
     for (const tree of this.trees) this.#treeCounts.set(tree.prefix, await tree.saver.finish({ signal }));
@@ -145,7 +143,9 @@ export class CheckpointInProgress implements AsyncDisposable {
     await this.#parts.frozen.commit(this.#dump);
   }
 
+  /** criu has written its statistics by now, also when it had to wait for the commit. */
   async finish(): Promise<void> {
+    this.#stats = await readDumpStats(this.#parts.directories.work);
     await this.#parts.undo.disposeAsync();
   }
 

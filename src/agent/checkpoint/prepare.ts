@@ -1,10 +1,11 @@
 /** Everything that a checkpoint needs before the freeze, and what is undone when it does not come to a commit. */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { StasisError } from '../../core/errors.ts';
-import { newCheckpointId } from '../../core/ids.ts';
+import { StasisError, isStasisError } from '../../core/errors.ts';
+import { newCheckpointId, type LineageId } from '../../core/ids.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
 import { criuConfig } from '../../runtime/index.ts';
+import type { CheckpointWriter } from '../../repository/types.ts';
 import type { Container, Verdict } from '../../runtime/types.ts';
 import { TreeSaver } from '../../image/tree/index.ts';
 import type { AgentContext } from '../context.ts';
@@ -33,7 +34,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   mkdirSync(directories.images, { mode: 0o700 });
   mkdirSync(directories.work, { mode: 0o700 });
 
-  const writer = await agent.repository.begin({ id: newCheckpointId(agent.clock.now()), lineage: request.newLineage ? undefined : agent.lineages.of(container), cipher: settings.cipher }, { signal });
+  const writer = await beginWriter(agent, request.newLineage ? undefined : agent.lineages.of(container), signal);
   let committed = false;
   undo.defer(async () => {
     if (!committed) await writer.abort();
@@ -61,7 +62,19 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   });
 }
 
-function savedTrees(container: Container, verdict: Verdict, writer: CheckpointInProgress['writer']): SavedTree[] {
+/** A lineage ends with its last checkpoint, when its key goes: the container then begins a new one. */
+async function beginWriter(agent: AgentContext, lineage: LineageId | undefined, signal: AbortSignal): Promise<CheckpointWriter> {
+  const begin = (wanted: LineageId | undefined): Promise<CheckpointWriter> =>
+    agent.repository.begin({ id: newCheckpointId(agent.clock.now()), lineage: wanted, cipher: agent.settings.cipher }, { signal });
+  try {
+    return await begin(lineage);
+  } catch (error) {
+    if (lineage === undefined || !isStasisError(error, 'KEY_MISSING')) throw error;
+    return begin(undefined);
+  }
+}
+
+function savedTrees(container: Container, verdict: Verdict, writer: CheckpointWriter): SavedTree[] {
   const trees: SavedTree[] = [];
   if (container.rootfs.kind === 'overlay') {
     const prefix = 'containers/0/rootfs/';
