@@ -3,6 +3,7 @@
  * out of the kernel's directory buffer, all relative to a directory descriptor. Synchronous: for workers.
  * A `name` is one path component and ends with a NUL byte, which the caller sees to.
  */
+import { constants, openSync } from 'node:fs';
 import { AT_EMPTY_PATH, AT_FDCWD, AT_SYMLINK_NOFOLLOW, RESOLVE_BENEATH, RESOLVE_NO_MAGICLINKS, RESOLVE_NO_SYMLINKS, RESOLVE_NO_XDEV, check, lastErrno, libc, openat2, systemError } from './libc.ts';
 import type { Path } from './libc.ts';
 
@@ -27,7 +28,7 @@ const raw = {
 /** Below the root, through no link of any kind and into no other mount. */
 export const CONFINED = RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_MAGICLINKS | RESOLVE_NO_XDEV;
 
-/** open(2) flags of x86-64 and arm64 where they agree; O_DIRECTORY and O_NOFOLLOW do not, so node:fs has them. */
+/** open(2) flags that node:fs does not have; the same on x86-64 and arm64. */
 export const O_PATH = 0o10000000;
 export const O_CLOEXEC = 0o2000000;
 
@@ -200,6 +201,21 @@ export function openConfined(root: number, path: Buffer, flags: number, mode: nu
     return openat2(from, rest, flags, mode, CONFINED);
   } finally {
     if (from !== root) closeFd(from);
+  }
+}
+
+/**
+ * Opens a file of a directory for reading, or nothing (undefined) when it is not a regular file: a device is not even
+ * opened, because that alone can have effects. `name` without a NUL.
+ */
+export function openRegular(dirfd: number, name: Buffer): number | undefined {
+  const looked = openat2(dirfd, name, O_PATH | constants.O_NOFOLLOW, 0, CONFINED);
+  try {
+    const stat = new StatBuffer();
+    if (!statAt(looked, Buffer.of(0), stat) || (stat.mode & constants.S_IFMT) !== constants.S_IFREG) return undefined;
+    return openSync(`/proc/self/fd/${looked}`, constants.O_RDONLY);
+  } finally {
+    closeFd(looked);
   }
 }
 

@@ -201,9 +201,8 @@ class Decoder implements DecodedTree {
   /** Every byte of the data belongs to one file at most, so that a small archive cannot become a huge tree. */
   #checkDisjoint(): void {
     const { dataAt, length } = this.extents;
-    const order = Uint32Array.from(dataAt.keys()).toSorted((x, y) => (dataAt[x] as number) - (dataAt[y] as number));
     let end = 0;
-    for (const extent of order) {
+    for (const extent of this.extents.byData()) {
       if ((dataAt[extent] as number) < end) throw this.#in.corrupt('two files share a part of the data, found');
       end = (dataAt[extent] as number) + (length[extent] as number);
     }

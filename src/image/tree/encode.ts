@@ -56,7 +56,7 @@ class Encoder {
     this.#table = table;
     this.#extents = extents;
     this.#sets = sets;
-    this.#linked = new Set(table.twin.filter((twin) => twin >= 0));
+    this.#linked = new Set(table.twin.subarray(0, table.count).filter((twin) => twin >= 0));
   }
 
   all(): void {

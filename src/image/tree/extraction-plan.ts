@@ -14,12 +14,12 @@ const SIZE_TO_SET = 2;
 const MAX_DIRECT_PATH = 4000;
 
 export function plan(table: Table, extents: Extents, zeroRuns: Float64Array): { plan: ExtractionPlan; needs: Uint8Array } {
-  const order = Uint32Array.from(extents.dataAt.keys()).sort((x, y) => (extents.dataAt[x] as number) - (extents.dataAt[y] as number));
+  const order = extents.byData();
   const owner = owners(extents);
   const needs = classify(extents, owner, order, zeroRuns);
-  const paths = pathsOf(table, extents.size.length);
+  const paths = pathsOf(table, extents.contents);
   const deep: number[] = [];
-  const column = (values: readonly number[]): Float64Array => Float64Array.from(order, (extent) => values[extent] as number);
+  const column = (values: Float64Array): Float64Array => Float64Array.from(order, (extent) => values[extent] as number);
   const pathAt = Uint32Array.from(order, (extent) => paths.at[owner[extent] as number] as number);
   const pathLength = Uint32Array.from(order, (extent) => paths.length[owner[extent] as number] as number);
   order.forEach((extent, i) => {
@@ -32,18 +32,21 @@ export function plan(table: Table, extents: Extents, zeroRuns: Float64Array): { 
 }
 
 function owners(extents: Extents): Uint32Array {
-  const owner = new Uint32Array(extents.fileAt.length);
-  extents.first.forEach((first, content) => owner.fill(content, first, first + (extents.extents[content] as number)));
+  const owner = new Uint32Array(extents.count);
+  for (let content = 0; content < extents.contents; content++) {
+    const first = extents.first[content] as number;
+    owner.fill(content, first, first + (extents.extents[content] as number));
+  }
   return owner;
 }
 
 function classify(extents: Extents, owner: Uint32Array, order: Uint32Array, zeroRuns: Float64Array): Uint8Array {
-  const needs = new Uint8Array(extents.size.length);
-  extents.size.forEach((size, content) => {
+  const needs = new Uint8Array(extents.contents);
+  for (let content = 0; content < extents.contents; content++) {
     const last = (extents.first[content] as number) + (extents.extents[content] as number) - 1;
     const end = (extents.extents[content] as number) === 0 ? 0 : (extents.fileAt[last] as number) + (extents.length[last] as number);
-    if (end < size) needs[content] = SIZE_TO_SET;
-  });
+    if (end < (extents.size[content] as number)) needs[content] = SIZE_TO_SET;
+  }
   let run = 0;
   for (const extent of order) {
     const content = owner[extent] as number;
@@ -63,24 +66,37 @@ function classify(extents: Extents, owner: Uint32Array, order: Uint32Array, zero
   return needs;
 }
 
-/** The path of the first name of each content, all in one buffer. */
-function pathsOf(table: Table, contents: number): { bytes: Uint8Array; at: Uint32Array; length: Uint32Array } {
-  const at = new Uint32Array(contents);
-  const length = new Uint32Array(contents);
-  const parts: Buffer[] = [];
+interface ContentPaths {
+  readonly bytes: Uint8Array;
+  readonly at: Uint32Array;
+  readonly length: Uint32Array;
+}
+
+/** The path of the first name of each content, all in one buffer. Measured first: an object for each path would take more than the paths. */
+function pathsOf(table: Table, contents: number): ContentPaths {
+  const paths = { bytes: Buffer.alloc(0), at: new Uint32Array(contents), length: new Uint32Array(contents) };
   let total = 0;
+  eachFile(table, (content, prefix, name) => {
+    paths.at[content] = total;
+    paths.length[content] = prefix.length + name.length;
+    total += prefix.length + name.length;
+    if (total > MAX_PATH_BYTES) throw new StasisError('LIMIT_EXCEEDED', `the paths of this tree's files take more than ${MAX_PATH_BYTES} bytes`);
+  });
+  paths.bytes = Buffer.from(new ArrayBuffer(total));
+  eachFile(table, (content, prefix, name) => {
+    const at = paths.at[content] as number;
+    paths.bytes.set(prefix, at);
+    paths.bytes.set(name, at + prefix.length);
+  });
+  return paths;
+}
+
+function eachFile(table: Table, visit: (content: number, prefix: Buffer, name: Buffer) => void): void {
   for (let directory = 0; directory < table.directories; directory++) {
     const above = table.directoryPath(directory);
     const prefix = above.length === 0 ? above : Buffer.concat([above, Buffer.of(0x2f)]);
     for (let entry = table.childrenFrom[directory] as number; entry < (table.childrenTo[directory] as number); entry++) {
-      if (table.kind[entry] !== FILE || (table.twin[entry] as number) >= 0) continue;
-      const content = table.a[entry] as number;
-      at[content] = total;
-      length[content] = prefix.length + (table.nameLength[entry] as number);
-      parts.push(prefix, table.name(entry));
-      total += length[content];
-      if (total > MAX_PATH_BYTES) throw new StasisError('LIMIT_EXCEEDED', `the paths of this tree's files take more than ${MAX_PATH_BYTES} bytes`);
+      if (table.kind[entry] === FILE && (table.twin[entry] as number) < 0) visit(table.a[entry] as number, prefix, table.name(entry));
     }
   }
-  return { bytes: Buffer.concat(parts), at, length };
 }

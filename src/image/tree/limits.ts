@@ -3,6 +3,8 @@ import { GiB, KiB, MiB } from '../../core/units.ts';
 
 /** About 120 bytes of memory for each: 0.5 GiB at the very most; a container image has 10^4 to 10^5 entries. */
 export const MAX_ENTRIES = 4 * 1024 * 1024;
+/** A file that is read again while its container runs is another content. */
+export const MAX_CONTENTS = 2 * MAX_ENTRIES;
 /** An entry takes about 20 to 60 bytes. The index is held in memory as a whole while it is decoded. */
 export const MAX_INDEX_BYTES = 256 * MiB;
 /** NAME_MAX of Linux. */

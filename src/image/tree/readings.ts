@@ -8,8 +8,9 @@
  * mapping that existed at its start: the first are `racy`, the second are named by the caller (distrust).
  */
 import type { StatBuffer } from '../../host/tree-calls.ts';
+import { Columns } from './columns.ts';
 import { Extents } from './extents.ts';
-import { CLOCK_TICK_MS, COARSE_CLOCK_TICK_MS } from './limits.ts';
+import { CLOCK_TICK_MS, COARSE_CLOCK_TICK_MS, MAX_CONTENTS } from './limits.ts';
 
 export type InodeKey = number | string;
 
@@ -26,17 +27,18 @@ const STALE = 2;
 export class Readings {
   readonly extents = new Extents();
   readonly #byInode = new Map<InodeKey, number>();
-  readonly #state: number[] = [];
-  readonly #waiting: number[] = [];
-  readonly #racy: boolean[] = [];
-  readonly #round: number[] = [];
-  readonly #xattrs: number[] = [];
-  readonly #inodeLow: number[] = [];
-  readonly #inodeHigh: number[] = [];
-  readonly #mtimeSeconds: number[] = [];
-  readonly #mtimeNanoseconds: number[] = [];
-  readonly #ctimeSeconds: number[] = [];
-  readonly #ctimeNanoseconds: number[] = [];
+  readonly #rows = new Columns(MAX_CONTENTS, 'contents of files');
+  readonly #state = this.#rows.u8();
+  readonly #waiting = this.#rows.u32();
+  readonly #racy = this.#rows.u8();
+  readonly #round = this.#rows.u16();
+  readonly #xattrs = this.#rows.u32();
+  readonly #inodeLow = this.#rows.u32();
+  readonly #inodeHigh = this.#rows.u32();
+  readonly #mtimeSeconds = this.#rows.f64();
+  readonly #mtimeNanoseconds = this.#rows.u32();
+  readonly #ctimeSeconds = this.#rows.f64();
+  readonly #ctimeNanoseconds = this.#rows.u32();
   #currentRound = 0;
   #startedMs = 0;
   /** Bytes of data that were read, and of those the ones that nothing refers to any more. */
@@ -59,7 +61,7 @@ export class Readings {
     const content = this.#byInode.get(key);
     if (content === undefined || !this.#same(content, stat)) return -1;
     if (this.#round[content] === this.#currentRound) return this.#state[content] === STALE ? -1 : content;
-    return this.#state[content] === GOOD && this.#racy[content] !== true ? content : -1;
+    return this.#state[content] === GOOD && this.#racy[content] === 0 ? content : -1;
   }
 
   /** A new content for this file; its extents and readings follow. */
@@ -67,18 +69,19 @@ export class Readings {
     const old = this.#byInode.get(key);
     if (old !== undefined) this.supersededBytes += this.extents.bytes(old);
     const content = this.extents.begin(stat.size);
+    this.#rows.reach(content);
     this.#byInode.set(key, content);
-    this.#state.push(GOOD);
-    this.#waiting.push(0);
-    this.#racy.push(this.#isRacy(stat));
-    this.#round.push(this.#currentRound);
-    this.#xattrs.push(xattrs);
-    this.#inodeLow.push(stat.inodeLow);
-    this.#inodeHigh.push(stat.inodeHigh);
-    this.#mtimeSeconds.push(stat.mtimeSeconds);
-    this.#mtimeNanoseconds.push(stat.mtimeNanoseconds);
-    this.#ctimeSeconds.push(stat.ctimeSeconds);
-    this.#ctimeNanoseconds.push(stat.ctimeNanoseconds);
+    this.#state[content] = GOOD;
+    this.#waiting[content] = 0;
+    this.#racy[content] = this.#isRacy(stat) ? 1 : 0;
+    this.#round[content] = this.#currentRound;
+    this.#xattrs[content] = xattrs;
+    this.#inodeLow[content] = stat.inodeLow;
+    this.#inodeHigh[content] = stat.inodeHigh;
+    this.#mtimeSeconds[content] = stat.mtimeSeconds;
+    this.#mtimeNanoseconds[content] = stat.mtimeNanoseconds;
+    this.#ctimeSeconds[content] = stat.ctimeSeconds;
+    this.#ctimeNanoseconds[content] = stat.ctimeNanoseconds;
     this.roundFiles += 1;
     return content;
   }

@@ -39,7 +39,7 @@ export interface SavedTreeCounts extends TreeCounts {
 export interface DeltaOptions {
   readonly signal: AbortSignal | undefined;
   /**
-   * Paths below the root (bytes) of the files that processes of the container have mapped shared and writable, as seen
+   * Paths from the root of the tree (bytes, a leading "/" does not matter) of the files that processes of the container have mapped shared and writable, as seen
    * before readAhead began and again while frozen: they can change without a change of their times.
    */
   readonly distrust?: readonly Uint8Array[];

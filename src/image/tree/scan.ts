@@ -1,8 +1,8 @@
 /** The saving side of a tree inside its worker: walks it, decides what must be read, and keeps the table of the last walk. */
 import { constants } from 'node:fs';
 import { StasisError } from '../../core/errors.ts';
-import { dataExtents, openat2 } from '../../host/libc.ts';
-import { CONFINED, O_PATH, StatBuffer, XattrAccess, closeFd, isGone, openConfined, readLink, statAt } from '../../host/tree-calls.ts';
+import { dataExtents } from '../../host/libc.ts';
+import { O_PATH, StatBuffer, XattrAccess, closeFd, isGone, openConfined, openRegular, readLink, statAt } from '../../host/tree-calls.ts';
 import { MAX_FROZEN_READS, MAX_WARNINGS } from './limits.ts';
 import { judge, overlayPrefix } from './overlay.ts';
 import { Planner } from './planner.ts';
@@ -137,15 +137,15 @@ export class TreeScan {
     if (stat.size === 0) return [];
     if (stat.allocated >= stat.size) return [[0, stat.size]];
     try {
-      const fd = openat2(dirfd, name, constants.O_RDONLY | constants.O_NONBLOCK | constants.O_NOFOLLOW, 0, CONFINED);
+      const fd = openRegular(dirfd, name);
+      if (fd === undefined) return undefined;
       try {
         return dataExtents(fd, stat.size);
       } finally {
         closeFd(fd);
       }
     } catch (error) {
-      // Swapped for a device while we looked: the root is mounted nodev, so it was not opened.
-      if (!this.#frozen && (isGone(error) || ['EACCES', 'ESPIPE', 'ENXIO'].includes((error as { code?: string }).code ?? ''))) return undefined;
+      if (!this.#frozen && isGone(error)) return undefined;
       throw error;
     }
   }
@@ -238,7 +238,9 @@ export class TreeScan {
 
   #distrust(path: Buffer): void {
     try {
-      const fd = openConfined(this.#options.root, path, O_PATH | constants.O_NOFOLLOW, 0);
+      // A process names its files from its own root, which is the root of the tree.
+      const below = path[0] === 0x2f ? path.subarray(1) : path;
+      const fd = openConfined(this.#options.root, below, O_PATH | constants.O_NOFOLLOW, 0);
       try {
         if (statAt(fd, Buffer.of(0), this.#stat)) this.readings.distrust(inodeKey(this.#stat, this.#home));
       } finally {

@@ -3,6 +3,7 @@
  * memory. The children of a directory lie together; directories are numbered in the order in which they appear.
  */
 import { StasisError } from '../../core/errors.ts';
+import { Columns } from './columns.ts';
 import { MAX_DEPTH, MAX_ENTRIES, MAX_TEXT_BYTES } from './limits.ts';
 
 /** How a tree was saved: `overlay-upper` knows whiteouts and opaque directories, `plain` has none. */
@@ -62,63 +63,60 @@ export class Texts {
 
 export class Table {
   readonly texts = new Texts();
+  readonly #rows = new Columns(MAX_ENTRIES, 'entries');
   /** By entry. Entry 0 is the root, without a name. */
-  readonly parent: number[] = [];
-  readonly nameAt: number[] = [];
-  readonly nameLength: number[] = [];
-  readonly kind: number[] = [];
-  readonly mode: number[] = [];
-  readonly uid: number[] = [];
-  readonly gid: number[] = [];
-  readonly mtimeSeconds: number[] = [];
-  readonly mtimeNanoseconds: number[] = [];
-  readonly xattrs: number[] = [];
-  readonly a: number[] = [];
-  readonly b: number[] = [];
+  readonly parent = this.#rows.i32();
+  readonly nameAt = this.#rows.u32();
+  readonly nameLength = this.#rows.u8();
+  readonly kind = this.#rows.u8();
+  readonly mode = this.#rows.u16();
+  readonly uid = this.#rows.u32();
+  readonly gid = this.#rows.u32();
+  readonly mtimeSeconds = this.#rows.f64();
+  readonly mtimeNanoseconds = this.#rows.u32();
+  readonly xattrs = this.#rows.u32();
+  readonly a = this.#rows.u32();
+  readonly b = this.#rows.u32();
   /** Another entry, earlier in this table, that is the same inode; -1 for none. */
-  readonly twin: number[] = [];
+  readonly twin = this.#rows.i32();
   /** By directory: its entry, its depth, and where its children lie in the table. */
-  readonly directoryEntry: number[] = [];
-  readonly depth: number[] = [];
-  readonly childrenFrom: number[] = [];
-  readonly childrenTo: number[] = [];
-
-  get count(): number {
-    return this.kind.length;
-  }
-
-  get directories(): number {
-    return this.directoryEntry.length;
-  }
+  readonly #folders = new Columns(MAX_ENTRIES, 'directories');
+  readonly directoryEntry = this.#folders.u32();
+  readonly depth = this.#folders.u16();
+  readonly childrenFrom = this.#folders.u32();
+  readonly childrenTo = this.#folders.u32();
+  count = 0;
+  directories = 0;
 
   /** `parent` is the number of a directory, -1 for the root. Returns the entry's number. */
   add(parent: number, name: Uint8Array, nameLength: number, row: Row, twin: number): number {
-    const entry = this.kind.length;
-    if (entry >= MAX_ENTRIES) throw new StasisError('LIMIT_EXCEEDED', `the tree has more than ${MAX_ENTRIES} entries`);
-    this.parent.push(parent);
-    this.nameAt.push(this.texts.add(name, nameLength));
-    this.nameLength.push(nameLength);
-    this.kind.push(row.kind);
-    this.mode.push(row.mode);
-    this.uid.push(row.uid);
-    this.gid.push(row.gid);
-    this.mtimeSeconds.push(row.mtimeSeconds);
-    this.mtimeNanoseconds.push(row.mtimeNanoseconds);
-    this.xattrs.push(row.xattrs);
-    this.a.push(row.kind === DIRECTORY ? this.directoryEntry.length : row.a);
-    this.b.push(row.b);
-    this.twin.push(twin);
-    if (row.kind === DIRECTORY && twin < 0) this.#addDirectory(entry, parent);
+    const entry = this.count;
+    this.#rows.reach(entry);
+    this.count += 1;
+    this.parent[entry] = parent;
+    this.nameAt[entry] = this.texts.add(name, nameLength);
+    this.nameLength[entry] = nameLength;
+    this.kind[entry] = row.kind;
+    this.mode[entry] = row.mode;
+    this.uid[entry] = row.uid;
+    this.gid[entry] = row.gid;
+    this.mtimeSeconds[entry] = row.mtimeSeconds;
+    this.mtimeNanoseconds[entry] = row.mtimeNanoseconds;
+    this.xattrs[entry] = row.xattrs;
+    this.a[entry] = row.kind === DIRECTORY ? this.directories : row.a;
+    this.b[entry] = row.b;
+    this.twin[entry] = twin;
+    if (row.kind === DIRECTORY) this.#addDirectory(entry, parent);
     return entry;
   }
 
   #addDirectory(entry: number, parent: number): void {
     const depth = parent < 0 ? 0 : (this.depth[parent] as number) + 1;
     if (depth > MAX_DEPTH) throw new StasisError('LIMIT_EXCEEDED', `the tree is more than ${MAX_DEPTH} directories deep`);
-    this.directoryEntry.push(entry);
-    this.depth.push(depth);
-    this.childrenFrom.push(0);
-    this.childrenTo.push(0);
+    this.#folders.reach(this.directories);
+    this.directoryEntry[this.directories] = entry;
+    this.depth[this.directories] = depth;
+    this.directories += 1;
   }
 
   name(entry: number): Buffer {

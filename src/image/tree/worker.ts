@@ -48,8 +48,8 @@ function loading(checkCancelled: () => void): Handlers {
   return {
     decode: ({ index, dataLength }) => {
       tree = decodeIndex(Buffer.from(index), dataLength);
-      const files = tree.extents.size.length;
-      const dataBytes = tree.extents.length.reduce((sum, length) => sum + length, 0);
+      const files = tree.extents.contents;
+      const dataBytes = tree.extents.length.subarray(0, tree.extents.count).reduce((sum, length) => sum + length, 0);
       return { kind: tree.kind, entries: tree.table.count, files, dataBytes };
     },
     page: ({ from, count }) => {

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { appendFileSync, chmodSync, closeSync, existsSync, linkSync, mkdirSync, mkdtempSync, openSync, readdirSync, renameSync, rmSync, statSync, symlinkSync, truncateSync, unlinkSync, utimesSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
 import { setTimeout as sleep } from 'node:timers/promises';
@@ -101,8 +103,8 @@ void describe('what is read while the container is frozen', () => {
   void it('is what the caller says can be written without a trace', async () => {
     const root = source(3);
     await settle();
-    const saved = await cycle(root, () => {}, ['d/f1', 'd/gone', 'nowhere/x']);
-    assert.equal(saved.frozen.files, 1);
+    const saved = await cycle(root, () => {}, ['d/f1', 'd/gone', 'nowhere/x', '/d/f2']);
+    assert.equal(saved.frozen.files, 2);
     rmSync(root, { recursive: true });
   });
 
@@ -173,6 +175,22 @@ void describe('what is read while the container is frozen', () => {
 });
 
 void describe('a saver', () => {
+  void it('reads a volume that only the container’s mount namespace has', async () => {
+    const script = 'mkdir -p /srv/elsewhere; mount -t tmpfs none /srv/elsewhere; echo inside > /srv/elsewhere/file; truncate -s 1M /srv/elsewhere/sparse; echo ready; exec sleep 60';
+    const other = spawn('unshare', ['--mount', 'sh', '-c', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    try {
+      await once(other.stdout, 'data');
+      const root = `/proc/${other.pid}/root/srv/elsewhere`;
+      const saved = await cycle(root, () => {});
+      assert.deepEqual([saved.files, saved.frozen.files], [2, 2]);
+    } finally {
+      const closed = once(other, 'close');
+      other.kill('SIGKILL');
+      await closed;
+      rmSync('/srv/elsewhere', { recursive: true });
+    }
+  });
+
   void it('stops when it is cancelled, and leaves no descriptor open', async () => {
     const root = source(300);
     const before = readdirSync('/proc/self/fd').length;
