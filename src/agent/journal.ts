@@ -28,6 +28,8 @@ export interface RestoreRecord {
   /** Directory of the rebuilt bundle, undefined when the bundle was given. */
   readonly bundleDirectory: string | undefined;
   readonly stagingDirectory: string;
+  /** Where the runtime left the number of its session. */
+  readonly workDirectory: string;
 }
 
 export type JournalRecord = CheckpointRecord | RestoreRecord;

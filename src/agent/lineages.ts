@@ -2,31 +2,36 @@
  * Which lineage a container of this node belongs to: successive checkpoints of one workload share a data key and
  * their chunks. A restored container goes on in the lineage that it came from.
  */
-import type { LineageId } from '../core/ids.ts';
+import type { CheckpointId, LineageId } from '../core/ids.ts';
 import { readJsonFile, writeFileAtomic } from '../host/files.ts';
 import type { Container } from '../runtime/types.ts';
 
 /** Entries of containers that are long gone are dropped beyond this many, oldest first. */
 const MAX_ENTRIES = 10_000;
 
+export interface LineageEnd {
+  readonly lineage: LineageId;
+  /** Its newest checkpoint that this container made or came from. */
+  readonly last: CheckpointId;
+}
+
 export class Lineages {
   readonly #path: string;
-  readonly #entries: Map<string, LineageId>;
+  readonly #entries: Map<string, LineageEnd>;
 
   constructor(path: string) {
     this.#path = path;
-    this.#entries = new Map(Object.entries((readJsonFile(path) ?? {}) as Record<string, LineageId>));
+    this.#entries = new Map(Object.entries((readJsonFile(path) ?? {}) as Record<string, LineageEnd>));
   }
 
-  of(container: Container): LineageId | undefined {
+  of(container: Container): LineageEnd | undefined {
     return this.#entries.get(key(container));
   }
 
-  remember(container: Container, lineage: LineageId): void {
+  remember(container: Container, end: LineageEnd): void {
     const name = key(container);
-    if (this.#entries.get(name) === lineage) return;
     this.#entries.delete(name);
-    this.#entries.set(name, lineage);
+    this.#entries.set(name, end);
     for (const oldest of this.#entries.keys()) {
       if (this.#entries.size <= MAX_ENTRIES) break;
       this.#entries.delete(oldest);

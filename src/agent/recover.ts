@@ -12,10 +12,10 @@ import { listDirectory, removeTree } from '../host/files.ts';
 import { recoverGuard } from '../host/guard.ts';
 import { processAlive } from '../host/proc.ts';
 import { killSession } from '../host/session.ts';
-import { findContainer, listContainers, remove, removeBundle } from '../runtime/index.ts';
+import { findContainer, remove, removeBundle } from '../runtime/index.ts';
 import type { AgentContext } from './context.ts';
 import type { CheckpointRecord, JournalRecord, RestoreRecord } from './journal.ts';
-import { containerDirectory, containersDirectory } from './restore/container-directory.ts';
+import { sweepContainers } from './restore/container-directory.ts';
 
 export async function recover(agent: AgentContext): Promise<void> {
   for (const record of agent.journal.records()) {
@@ -62,7 +62,7 @@ async function removeFromRuntime({ container }: CheckpointRecord): Promise<void>
 }
 
 async function recoverRestore(record: RestoreRecord): Promise<string> {
-  await killSession(join(record.stagingDirectory, 'work/session'));
+  await killSession(join(record.workDirectory, 'session'));
   await remove(record.container.at, record.container.id, { force: true, signal: undefined });
   if (record.bundleDirectory !== undefined) await removeBundle(record.bundleDirectory);
   return 'rolled back';
@@ -79,17 +79,5 @@ async function sweepGuards(agent: AgentContext): Promise<void> {
     await recoverGuard(agent.settings.scripts.guard, join(guards, name));
     removeTree(join(guards, name));
     agent.log.event('guard.stale', { operation_id: name });
-  }
-}
-
-/** Bundles of restored containers that the runtime does not know any more: unmounted and removed. */
-export async function sweepContainers(agent: AgentContext): Promise<void> {
-  const { containers } = await listContainers(agent.roots, { signal: undefined });
-  const known = new Set(containers.map((container) => container.bundle));
-  const inRestore = new Set(agent.journal.records().flatMap((record) => (record.kind === 'restore' ? [record.container.id as string] : [])));
-  for (const name of listDirectory(containersDirectory(agent))) {
-    const directory = containerDirectory(agent, name as never);
-    const used = [...known].some((bundle) => bundle === directory || bundle.startsWith(`${directory}/`));
-    if (!used && !inRestore.has(name)) await removeBundle(directory);
   }
 }

@@ -14,7 +14,7 @@ import { listContainerInfos } from './queries/containers.ts';
 import { nodeInfo } from './queries/node.ts';
 import { follow, watchOperations } from './queries/watch.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
-import { sweepContainers } from './recover.ts';
+import { sweepContainers } from './restore/container-directory.ts';
 import { checkpointResult, operationInfo, restoreResult } from './results.ts';
 
 const VERIFY_STEPS = ['read'] as const;

@@ -4,12 +4,12 @@
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
-import { after, before, describe, it } from 'node:test';
+import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CHECKPOINT_STEPS } from '../../src/agent/checkpoint/checkpoint.ts';
 import { RESTORE_STEPS } from '../../src/agent/restore/restore.ts';
 import { processAlive } from '../../src/host/proc.ts';
-import { assertClean, checkpoint, checkpointIds, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { assertClean, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { startCounter, type Counter } from '../support/counter.ts';
 
 let home: AgentHome;
@@ -23,6 +23,8 @@ after(async () => {
   await counter?.stop();
   await removeHome(home);
 });
+
+afterEach(endAgents);
 
 /** Whatever happened: the counter moves, or it is dead and the newest checkpoint holds it. */
 async function assertNothingLost(agent: TestAgent, before: readonly string[]): Promise<void> {

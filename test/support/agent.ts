@@ -38,13 +38,17 @@ export function makeHome(): AgentHome {
 /** Of agents that a failed test left running. */
 const running = new Set<ChildProcess>();
 
-/** Ends what a failed test left, and removes everything. */
-export async function removeHome(home: AgentHome): Promise<void> {
+export async function endAgents(): Promise<void> {
   for (const child of running) {
     const ended = once(child, 'exit');
     child.kill('SIGKILL');
     await ended;
   }
+}
+
+/** Ends what a failed test left, and removes everything. */
+export async function removeHome(home: AgentHome): Promise<void> {
+  await endAgents();
   try {
     umount(join(home.run, 'staging'), MNT_DETACH);
   } catch {

@@ -61,7 +61,7 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   await operation.step('seal', (signal) => prepared.seal(signal));
   const summary = await operation.step('commit', (signal) => commit(agent, prepared, operation, signal));
   await operation.step('finish', () => prepared.finish());
-  agent.lineages.remember(container, summary.lineage);
+  agent.lineages.remember(container, { lineage: summary.lineage, last: summary.id });
   return {
     summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
     memoryPath: prepared.memoryPath, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,

@@ -9,6 +9,7 @@ import { IMAGES_PREFIX, type CheckpointInProgress } from './in-progress.ts';
 export function describe(agent: AgentContext, prepared: CheckpointInProgress, operation: Operation): Description {
   const { container, request } = prepared;
   const annotations = container.spec.annotations ?? {};
+  const parent = agent.lineages.of(container);
   const description: PodDescription = {
     version: DESCRIPTION_VERSION,
     mode: prepared.stop ? 'stop' : 'leave-running',
@@ -24,7 +25,7 @@ export function describe(agent: AgentContext, prepared: CheckpointInProgress, op
       by: request.by, reason: request.reason, operation: operation.id, node: agent.settings.nodeName, stasis: agent.settings.version,
       kernel: agent.toolchain.kernel, architecture: process.arch, cpu: cpuDescription(), criu: agent.toolchain.criu.text,
       image: annotations['io.kubernetes.cri.image-name'] ?? annotations['org.opencontainers.image.ref.name'],
-      parent: undefined,
+      parent: parent?.lineage === prepared.writer.lineage ? parent.last : undefined,
     },
   };
   return description as unknown as Description;

@@ -14,8 +14,8 @@ export interface FrozenOptions {
   readonly container: Container;
   readonly guardScript: string;
   readonly guardDirectory: string;
-  /** Whether the container dies after the commit (criu waits in its hook until then). */
-  readonly stop: boolean;
+  /** How the container dies after the commit: criu waits in its hook until then, or the agent does it; undefined: it goes on. */
+  readonly stop: 'hook' | 'kill' | undefined;
   readonly budgetMs: number;
   readonly clock: Clock;
 }
@@ -49,7 +49,7 @@ export class FrozenContainer implements AsyncDisposable {
     const freezer = new Freezer(container.freezer);
     const wasPaused = freezer.frozen();
     const guard = await Guard.arm(options.guardScript, {
-      directory: options.guardDirectory, hook: options.stop, budgetMs: options.budgetMs,
+      directory: options.guardDirectory, hook: options.stop === 'hook', budgetMs: options.budgetMs,
       init: { pid: container.pid, start: container.pidStart },
       thawInstruction: wasPaused ? undefined : freezer.thawInstruction,
     });
@@ -71,7 +71,7 @@ export class FrozenContainer implements AsyncDisposable {
    * Otherwise: resolves when the dump has ended.
    */
   async imagesWritten(dump: Promise<unknown>, signal: AbortSignal): Promise<void> {
-    if (!this.#options.stop) {
+    if (this.#options.stop !== 'hook') {
       await dump;
       return;
     }
@@ -91,9 +91,10 @@ export class FrozenContainer implements AsyncDisposable {
 
   /** Stop mode, after the manifest is durable: criu kills the tasks, the runtime removes the container. */
   async commit(dump: Promise<unknown>): Promise<void> {
-    invariant(this.#frozenAt !== undefined && this.#options.stop, 'commit without freeze');
+    invariant(this.#frozenAt !== undefined && this.#options.stop !== undefined, 'commit without freeze');
     this.#guard.decide('commit');
-    this.#guard.answerHook();
+    if (this.#options.stop === 'hook') this.#guard.answerHook();
+    else this.#killAll();
     this.#frozenMs = this.#options.clock.monotonic() - this.#frozenAt;
     // The checkpoint is committed: a runtime that stumbles from here on does not undo it.
     await Promise.race([dump.catch(() => undefined), this.#options.clock.sleep(DEATH_TIMEOUT_MS, { signal: undefined })]);
@@ -102,6 +103,18 @@ export class FrozenContainer implements AsyncDisposable {
       await this.#options.clock.sleep(20, { signal: undefined });
     }
     if (!processAlive(pid, pidStart)) this.#guard.markDone();
+  }
+
+  /** A frozen task takes even SIGKILL only when it is thawed, and then before anything else. */
+  #killAll(): void {
+    for (const pid of this.#freezer.pids()) {
+      try {
+        process.kill(pid, 'SIGKILL');
+      } catch {
+        // It ended with the one before it: the first process takes its pid namespace along.
+      }
+    }
+    this.#freezer.thaw();
   }
 
   /** From the freeze to the thaw or the commit; until now while it lasts. */

@@ -1,15 +1,17 @@
 /** A checkpoint between prepare and finish: one method for each step. Disposing of it undoes what was not committed. */
 import { invariant } from '../../core/assert.ts';
 import { StasisError } from '../../core/errors.ts';
+import { removeTree } from '../../host/files.ts';
 import { processAlive } from '../../host/proc.ts';
 import { readDumpStats, saveImages } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
 import type { CheckpointSummary, CheckpointWriter, Description } from '../../repository/types.ts';
-import { dump } from '../../runtime/index.ts';
+import { dump, remove } from '../../runtime/index.ts';
 import type { Container, DumpStats, Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
+import { sweepContainers } from '../restore/container-directory.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import type { FrozenContainer } from './frozen-container.ts';
 import type { MemoryPath } from './memory-path.ts';
@@ -140,12 +142,17 @@ export class CheckpointInProgress implements AsyncDisposable {
   /** Stop mode only, after the commit. */
   async kill(): Promise<void> {
     invariant(this.#dump !== undefined, 'kill before dump');
-    await this.#parts.frozen.commit(this.#dump);
+    const { agent, container, frozen } = this.#parts;
+    await frozen.commit(this.#dump);
+    await remove(container.at, container.id, { force: false, signal: undefined });
+    await sweepContainers(agent);
   }
 
   /** criu has written its statistics by now, also when it had to wait for the commit. */
   async finish(): Promise<void> {
-    this.#stats = await readDumpStats(this.#parts.directories.work);
+    const { work } = this.#parts.directories;
+    this.#stats = await readDumpStats(work);
+    if (!this.request.keep) removeTree(work);
     await this.#parts.undo.disposeAsync();
   }
 

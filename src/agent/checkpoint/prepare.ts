@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import { newCheckpointId, type LineageId } from '../../core/ids.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
-import { criuConfig } from '../../runtime/index.ts';
+import { criuConfig, mustLeaveRunning } from '../../runtime/index.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { Container, Verdict } from '../../runtime/types.ts';
 import { TreeSaver } from '../../image/tree/index.ts';
@@ -12,6 +12,7 @@ import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import { FrozenContainer } from './frozen-container.ts';
+import { openLogDirectory } from '../operation-logs.ts';
 import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
 import { CheckpointInProgress, IMAGES_PREFIX, type SavedTree } from './in-progress.ts';
 
@@ -30,11 +31,10 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   await using undo = new AsyncDisposableStack();
   const guardDirectory = join(settings.runDirectory, 'guards', operation.id);
   const staging = undo.use(await agent.staging.open(operation.id));
-  const directories = { images: join(staging.directory, 'images'), work: join(staging.directory, 'work') };
+  const directories = { images: join(staging.directory, 'images'), work: openLogDirectory(agent, operation.id) };
   mkdirSync(directories.images, { mode: 0o700 });
-  mkdirSync(directories.work, { mode: 0o700 });
 
-  const writer = await beginWriter(agent, request.newLineage ? undefined : agent.lineages.of(container), signal);
+  const writer = await beginWriter(agent, request.newLineage ? undefined : agent.lineages.of(container)?.lineage, signal);
   let committed = false;
   undo.defer(async () => {
     if (!committed) await writer.abort();
@@ -49,17 +49,23 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
   writeFileSync(criu, criuConfig({
-    timeoutSeconds: Math.ceil(budgetMs / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop ? settings.scripts.hook : undefined,
+    timeoutSeconds: Math.ceil(budgetMs / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
   }), { mode: 0o600 });
   const trees = savedTrees(container, verdict, writer);
   for (const tree of trees) undo.use(tree.saver);
   const frozen = undo.use(await FrozenContainer.arm({
-    container, guardScript: settings.scripts.guard, guardDirectory, stop, budgetMs, clock: agent.clock,
+    container, guardScript: settings.scripts.guard, guardDirectory, budgetMs, clock: agent.clock, stop: stop ? stopMethod(agent, container) : undefined,
   }));
   return new CheckpointInProgress({
     agent, operation, container, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, trees, frozen, criuConfig: criu, guardDirectory,
     undo: undo.move(), markCommitted: () => { committed = true; },
   });
+}
+
+/** A runtime that would remove the container even after a failed dump is told to leave it alone. */
+function stopMethod(agent: AgentContext, { at }: Container): 'hook' | 'kill' {
+  const version = agent.toolchain.runtimes.find((runtime) => runtime.name === at.runtime)?.versionNumbers;
+  return version !== undefined && mustLeaveRunning(at, version) ? 'kill' : 'hook';
 }
 
 /** A lineage ends with its last checkpoint, when its key goes: the container then begins a new one. */

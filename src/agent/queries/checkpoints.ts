@@ -10,22 +10,21 @@ import { checkpointInfo } from '../results.ts';
 const DEFAULT_PAGE = 500;
 const MAX_PAGE = 5000;
 
-/** Newest last, in pages; the token is the last id of the page before. */
+/** Newest first, in pages; the token is the last id of the page before. Ids sort by time. */
 export async function listCheckpoints(agent: AgentContext, request: api.ListCheckpointsRequest, { signal }: api.CallContext): Promise<api.ListCheckpointsResponse> {
   const pageSize = Math.min(request.pageSize > 0 ? request.pageSize : DEFAULT_PAGE, MAX_PAGE);
-  const after = request.pageToken === '' ? '' : parseCheckpointId(request.pageToken);
-  const checkpoints: api.CheckpointInfo[] = [];
+  const before = request.pageToken === '' ? undefined : parseCheckpointId(request.pageToken);
   const problems: api.Problem[] = [];
   const onProblem = (object: string, error: unknown): void => {
     const { code, message } = asStasisError(error, object);
     problems.push({ object, code, message });
   };
+  const found: CheckpointSummary[] = [];
   for await (const summary of agent.repository.list({ signal, onProblem })) {
-    if (summary.id <= after || !matches(summary, request, onProblem)) continue;
-    if (checkpoints.length === pageSize) return { checkpoints, problems, nextPageToken: checkpoints.at(-1)?.id ?? '' };
-    checkpoints.push(checkpointInfo(summary));
+    if ((before === undefined || summary.id < before) && matches(summary, request, onProblem)) found.push(summary);
   }
-  return { checkpoints, problems, nextPageToken: '' };
+  const page = found.sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, pageSize);
+  return { checkpoints: page.map(checkpointInfo), problems, nextPageToken: found.length > pageSize ? (page.at(-1)?.id ?? '') : '' };
 }
 
 function matches(summary: CheckpointSummary, request: api.ListCheckpointsRequest, onProblem: (object: string, error: unknown) => void): boolean {

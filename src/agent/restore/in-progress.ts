@@ -2,6 +2,7 @@
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
+import { removeTree } from '../../host/files.ts';
 import { loadImages } from '../../image/criu/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
 import { criuConfig, findContainer, openBundle, remove, restore as runtimeRestore } from '../../runtime/index.ts';
@@ -10,7 +11,8 @@ import type { Container } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
-import { containerDirectory } from './container-directory.ts';
+import { containerDirectory, outputFiles } from './container-directory.ts';
+import { openLogDirectory } from '../operation-logs.ts';
 import type { RestorePlan } from './restore.ts';
 
 interface Parts {
@@ -41,13 +43,12 @@ export class RestoreInProgress implements AsyncDisposable {
     await staging.require((images.pagesBytes + images.metadataBytes) * MEMORY_MARGIN, { signal });
     const container = containerDirectory(agent, plan.id);
     undo.defer(async () => agent.journal.remove(operation.id));
+    const directories = { images: join(staging.directory, 'images'), work: openLogDirectory(agent, operation.id), container };
     agent.journal.write({
       kind: 'restore', operation: operation.id, step: 'prepare', checkpoint: plan.request.checkpoint, container: { id: plan.id, at: plan.at },
-      bundleDirectory: plan.request.bundle === undefined ? container : undefined, stagingDirectory: staging.directory,
+      bundleDirectory: plan.request.bundle === undefined ? container : undefined, stagingDirectory: staging.directory, workDirectory: directories.work,
     });
-    const directories = { images: join(staging.directory, 'images'), work: join(staging.directory, 'work'), container };
     mkdirSync(directories.images, { mode: 0o700 });
-    mkdirSync(directories.work, { mode: 0o700 });
     mkdirSync(container, { recursive: true, mode: 0o700 });
     return new RestoreInProgress({ agent, plan, operation, staging, directories, undo: undo.move() });
   }
@@ -83,12 +84,12 @@ export class RestoreInProgress implements AsyncDisposable {
   async restore(signal: AbortSignal): Promise<void> {
     const { agent, plan, operation, directories, undo } = this.#parts;
     const config = join(directories.work, 'criu.conf');
-    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.request.flags.tcpClose }), { mode: 0o600 });
+    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose }), { mode: 0o600 });
     undo.defer(() => remove(plan.at, plan.id, { force: true, signal: undefined }));
     await runtimeRestore({
-      at: plan.at, id: plan.id, bundle: this.#bundle!.directory, imageDir: directories.images, workDir: directories.work, flags: plan.request.flags,
+      at: plan.at, id: plan.id, bundle: this.#bundle!.directory, imageDir: directories.images, workDir: directories.work, flags: plan.flags,
       criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'),
-      stdout: join(directories.container, 'stdout.log'), stderr: join(directories.container, 'stderr.log'),
+      ...outputFiles(agent, plan.id),
     }, agent.toolchain, { signal, timeoutMs: agent.settings.operationDeadlineMs, launcher: agent.settings.scripts.restore });
   }
 
@@ -100,6 +101,7 @@ export class RestoreInProgress implements AsyncDisposable {
     // What was made stays: the stack is emptied without being run.
     this.#parts.undo.move();
     await staging[Symbol.asyncDispose]();
+    if (!plan.request.keep) removeTree(this.#parts.directories.work);
     return container;
   }
 

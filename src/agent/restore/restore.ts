@@ -60,6 +60,7 @@ export interface RestorePlan {
   readonly id: ContainerId;
   readonly at: RuntimeRoot;
   readonly request: RestoreRequest;
+  readonly flags: RestoreRequest['flags'];
 }
 
 export async function restore(agent: AgentContext, request: RestoreRequest, operation: Operation): Promise<RestoreOutcome> {
@@ -74,7 +75,7 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
   await operation.step('fetch', (signal) => inProgress.fetch(signal));
   await operation.step('restore', (signal) => inProgress.restore(signal));
   const container = await operation.step('finish', (signal) => inProgress.finish(signal));
-  agent.lineages.remember(container, plan.reader.summary.lineage);
+  agent.lineages.remember(container, { lineage: plan.reader.summary.lineage, last: request.checkpoint });
   return {
     operation: operation.id, checkpoint: request.checkpoint, container, phases: operation.phases, totalMs: agent.clock.monotonic() - started,
     bytes: plan.reader.summary.bytes.raw, storedBytes: plan.reader.summary.bytes.stored,
@@ -96,7 +97,18 @@ async function examineRestore(agent: AgentContext, request: RestoreRequest, open
   const at = restoreRoot(agent, request.runtime ?? saved.runtime);
   await requireFreeId(agent, id, signal);
   if (!request.clone) await requireNoCopy(agent, reader, signal);
-  return { ...opened, saved, id, at, request };
+  return { ...opened, saved, id, at, request, flags: restoreFlags(request, saved) };
+}
+
+/** What the dump was made with, the restore needs too; connections can still be closed instead. */
+function restoreFlags({ flags }: RestoreRequest, { flags: dumped }: SavedContainer): RestoreRequest['flags'] {
+  return {
+    tcpClose: flags.tcpClose,
+    tcpEstablished: !flags.tcpClose && (flags.tcpEstablished || dumped.tcpEstablished),
+    fileLocks: flags.fileLocks || dumped.fileLocks,
+    extUnixSk: flags.extUnixSk || dumped.extUnixSk,
+    shellJob: flags.shellJob || dumped.shellJob,
+  };
 }
 
 /** Images of criu 4.2 cannot be read by an older criu, and a newer one may have written what this one does not know. */
@@ -133,7 +145,7 @@ async function requireFreeId(agent: AgentContext, id: ContainerId, signal: Abort
 
 async function requireNoCopy(agent: AgentContext, reader: CheckpointReader, signal: AbortSignal): Promise<void> {
   const { containers } = await listContainers(agent.roots, { signal });
-  const copy = containers.find((container) => container.status !== 'stopped' && agent.lineages.of(container) === reader.summary.lineage);
+  const copy = containers.find((container) => container.status !== 'stopped' && agent.lineages.of(container)?.lineage === reader.summary.lineage);
   if (copy !== undefined) {
     throw new StasisError('CHECKPOINT_IN_USE', `container ${copy.id} of the same lineage is ${copy.status}: a second copy would do its work twice`, {
       hint: 'stop it first, or ask for a copy: stasis restore --clone',
