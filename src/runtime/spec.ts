@@ -46,7 +46,7 @@ export function checkSpec(value: Json): OciSpec {
   requireShape(linux === undefined || isObject(linux), 'linux');
   const namespaces = isObject(linux) ? linux['namespaces'] : undefined;
   requireShape(namespaces === undefined || namespaces === null || (Array.isArray(namespaces) && namespaces.every((entry) => isObject(entry) && typeof entry['type'] === 'string')), 'linux.namespaces');
-  return value as OciSpec;
+  return value;
 }
 
 /** Go and C write empty lists as null; here they are absent. */

@@ -89,8 +89,8 @@ function memoryCgroup(pid: number): { limit: number | undefined; usage: number |
   const entry = entries.find(({ hierarchy, controllers }) => (v1 === undefined ? hierarchy === 0 : controllers.includes('memory')));
   const directory = mount === undefined || entry === undefined ? undefined : cgroupDirectory(mount, entry.path);
   if (directory === undefined) return undefined;
-  const [limit, usage] = v1 === undefined ? ['memory.max', 'memory.current'] : ['memory.limit_in_bytes', 'memory.usage_in_bytes'];
-  return { limit: number(join(directory, limit!)), usage: number(join(directory, usage!)), directory };
+  const names = v1 === undefined ? { limit: 'memory.max', usage: 'memory.current' } : { limit: 'memory.limit_in_bytes', usage: 'memory.usage_in_bytes' };
+  return { limit: number(join(directory, names.limit)), usage: number(join(directory, names.usage)), directory };
 }
 
 export function checkHeadroom({ container }: Scene): Finding[] {
