@@ -9,6 +9,11 @@ export interface FreezerLocation {
   readonly directory: string;
 }
 
+/** A vfork ends within microseconds, when the child execs; one that lasts for so many tries is somebody's design. */
+const VFORK_TRIES = 50;
+/** Looking at every thread of a huge container would cost more of the freeze than the rare vfork. */
+const MAX_TASKS_EXAMINED = 2000;
+
 /** A v1 freezer that meets a task in the middle of something says FREEZING: look again this often. */
 const POLL_MS = 1;
 
@@ -60,6 +65,19 @@ export class Freezer {
     }
   }
 
+  /**
+   * freeze(), and no task waits in vfork(2) for its child: such a parent does not stop for a tracer, the child stops and
+   * never execs, and criu waits for both until its timeout. The wait shows as kernel_clone in /proc/TID/stack.
+   */
+  async freezeSettled(options: { signal: AbortSignal | undefined; timeoutMs: number }): Promise<void> {
+    for (let tries = 1; ; tries++) {
+      await this.freeze(options);
+      if (tries === VFORK_TRIES || !this.#tasks().some(waitsInVfork)) return;
+      this.thaw();
+      await delay(POLL_MS);
+    }
+  }
+
   /** Synchronous, so that nothing can come between the decision and the thaw. */
   thaw(): void {
     this.#write(false);
@@ -69,6 +87,16 @@ export class Freezer {
   pids(): number[] {
     try {
       return readFileSync(join(this.#at.directory, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
+    } catch {
+      return [];
+    }
+  }
+
+  /** Thread ids. */
+  #tasks(): string[] {
+    try {
+      const file = this.#at.version === 1 ? 'tasks' : 'cgroup.threads';
+      return readFileSync(join(this.#at.directory, file), 'utf8').split('\n').filter(Boolean).slice(0, MAX_TASKS_EXAMINED);
     } catch {
       return [];
     }
@@ -89,5 +117,14 @@ export class Freezer {
       return new StasisError('CONTAINER_EXITED', `the cgroup ${this.#at.directory} is gone: the container has ended`, { cause: error });
     }
     return asStasisError(error, `cannot use the freezer of ${this.#at.directory}`);
+  }
+}
+
+/** False where the kernel does not tell (CONFIG_STACKTRACE is off). */
+function waitsInVfork(tid: string): boolean {
+  try {
+    return readFileSync(`/proc/${tid}/stack`, 'utf8').includes('kernel_clone+');
+  } catch {
+    return false;
   }
 }

@@ -63,7 +63,7 @@ export class FrozenContainer implements AsyncDisposable {
 
   async freeze(signal: AbortSignal): Promise<void> {
     this.#frozenAt = this.#options.clock.monotonic();
-    if (!this.#wasPaused) await this.#freezer.freeze({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
+    if (!this.#wasPaused) await this.#freezer.freezeSettled({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
   }
 
   /**

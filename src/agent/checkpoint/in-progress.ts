@@ -1,4 +1,6 @@
 /** A checkpoint between prepare and finish: one method for each step. Disposing of it undoes what was not committed. */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { invariant } from '../../core/assert.ts';
 import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
@@ -109,6 +111,8 @@ export class CheckpointInProgress implements AsyncDisposable {
     this.#dump.catch(() => undefined);
     try {
       await Promise.all([frozen.imagesWritten(this.#dump, signal), this.#deltas(signal)]);
+      // criu has put links to nameless open files into the root file system: they belong to the checkpoint.
+      if (existsSync(join(directories.images, 'remap-fpath.img'))) await this.#deltas(signal);
     } catch (error) {
       throw this.#explain(error);
     }

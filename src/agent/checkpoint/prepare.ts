@@ -21,6 +21,9 @@ export type PreparedCheckpoint = CheckpointInProgress;
 /** Kept free in the repository's file system beyond what the checkpoint may need. */
 const REPOSITORY_MARGIN_BYTES = 64 * MiB;
 
+/** Of the freeze budget, after which criu gives up by itself: before the guard has to kill it. */
+const CRIU_SHARE = 0.8;
+
 export async function prepareCheckpoint(agent: AgentContext, container: Container, verdict: Verdict, request: CheckpointRequest, operation: Operation, signal: AbortSignal): Promise<CheckpointInProgress> {
   const { settings } = agent;
   const stop = !request.flags.leaveRunning;
@@ -49,7 +52,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
   writeFileSync(criu, criuConfig({
-    timeoutSeconds: Math.ceil(budgetMs / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
+    timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
   }), { mode: 0o600 });
   const trees = savedTrees(container, verdict, writer);
   for (const tree of trees) undo.use(tree.saver);
