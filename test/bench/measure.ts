@@ -1,0 +1,40 @@
+/** Clocks, medians, and the state of the machine before and during a measurement. */
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+
+export async function timed<T>(work: () => Promise<T>): Promise<{ readonly ms: number; readonly value: T }> {
+  const from = performance.now();
+  const value = await work();
+  return { ms: performance.now() - from, value };
+}
+
+export function median(values: readonly number[]): number {
+  const sorted = values.toSorted((a, b) => a - b);
+  const middle = sorted.length >> 1;
+  return sorted.length % 2 === 1 ? sorted[middle]! : (sorted[middle - 1]! + sorted[middle]!) / 2;
+}
+
+/**
+ * Memory that a virtual machine never used before costs many times as much at its first touch: whoever comes first would
+ * pay for all. Writes and frees about as much as a run will use.
+ */
+export function warmMemory(gib: number): void {
+  execFileSync('sh', ['-c', `head -c ${gib}G /dev/zero > /dev/shm/warm; rm -f /dev/shm/warm`]);
+}
+
+/** Nobody pays for the writes of the one before. */
+export function settle(): void {
+  execFileSync('sync');
+}
+
+/** From now on the peak is counted anew. */
+export function resetPeak(pid: number): void {
+  writeFileSync(`/proc/${pid}/clear_refs`, '5');
+}
+
+/** Peak resident memory in MiB, without what lies in shared memory (the staging). */
+export function peakMiB(pid: number): { readonly all: number; readonly now: Readonly<Record<string, number>> } {
+  const status = readFileSync(`/proc/${pid}/status`, 'utf8');
+  const field = (name: string): number => Math.round(Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0) / 1024);
+  return { all: field('VmHWM'), now: { anonymous: field('RssAnon'), file: field('RssFile'), shared: field('RssShmem') } };
+}
