@@ -2,6 +2,7 @@
 import type { Clock } from '../core/clock.ts';
 import type { Failpoints } from '../core/failpoint.ts';
 import type { Staging } from '../host/staging.ts';
+import type { TreeThreads } from '../image/tree/index.ts';
 import type { Repository } from '../repository/types.ts';
 import type { RuntimeRoot, Toolchain } from '../runtime/types.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -33,6 +34,7 @@ export interface AgentContext {
   readonly failpoints: Failpoints;
   readonly repository: Repository;
   readonly staging: Staging;
+  readonly treeThreads: TreeThreads;
   readonly toolchain: Toolchain;
   /** Where containers are looked for; the last part of a root may be "*". */
   readonly roots: readonly RuntimeRoot[];

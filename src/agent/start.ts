@@ -10,6 +10,7 @@ import type { Config } from '../config/schema.ts';
 import { makePrivateDirectory } from '../host/files.ts';
 import { tryLock } from '../host/libc.ts';
 import { openStaging } from '../host/staging.ts';
+import { TreeThreads } from '../image/tree/index.ts';
 import { fileKeyProvider, openDirectoryStore, openRepository } from '../repository/index.ts';
 import { serveAgent } from '../rpc/server.ts';
 import { probeToolchain } from '../runtime/index.ts';
@@ -58,11 +59,13 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   log.event('repository.opened', { repository: store.description });
 
   const staging = stack.use(await openStaging(join(config.runDirectory, 'staging'), { sizeBytes: config.staging.size }));
+  const treeThreads = stack.use(new TreeThreads());
+  treeThreads.prepare();
   const failpoints = failpointsOf(config);
   const roots = runtimeRoots(config);
   const operations = new Operations({ parallel: config.operations.parallel, clock: systemClock, failpoints });
   const context: AgentContext = {
-    settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, toolchain, operations,
+    settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, treeThreads, toolchain, operations,
     roots,
     journal: new Journal(join(config.stateDirectory, 'journal')),
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),

@@ -54,7 +54,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   writeFileSync(criu, criuConfig({
     timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
   }), { mode: 0o600 });
-  const trees = savedTrees(container, verdict, writer);
+  const trees = savedTrees(agent, container, verdict, writer);
   for (const tree of trees) undo.use(tree.saver);
   const frozen = undo.use(await FrozenContainer.arm({
     container, guardScript: settings.scripts.guard, guardDirectory, budgetMs, clock: agent.clock, stop: stop ? stopMethod(agent, container) : undefined,
@@ -83,15 +83,15 @@ async function beginWriter(agent: AgentContext, lineage: LineageId | undefined, 
   }
 }
 
-function savedTrees(container: Container, verdict: Verdict, writer: CheckpointWriter): SavedTree[] {
+function savedTrees(agent: AgentContext, container: Container, verdict: Verdict, writer: CheckpointWriter): SavedTree[] {
   const trees: SavedTree[] = [];
   if (container.rootfs.kind === 'overlay') {
     const prefix = 'containers/0/rootfs/';
-    trees.push({ prefix, destination: '/', fstype: 'overlay', saver: new TreeSaver({ writer, prefix, root: container.rootfs.upper, kind: 'overlay-upper', userxattr: container.rootfs.options.includes('userxattr') }) });
+    trees.push({ prefix, destination: '/', fstype: 'overlay', saver: new TreeSaver({ writer, threads: agent.treeThreads, prefix, root: container.rootfs.upper, kind: 'overlay-upper', userxattr: container.rootfs.options.includes('userxattr') }) });
   }
   for (const [index, volume] of (verdict.volumes).entries()) {
     const prefix = `volumes/${index}/`;
-    trees.push({ prefix, destination: volume.destination, fstype: volume.fstype, saver: new TreeSaver({ writer, prefix, root: volume.source, kind: 'plain' }) });
+    trees.push({ prefix, destination: volume.destination, fstype: volume.fstype, saver: new TreeSaver({ writer, threads: agent.treeThreads, prefix, root: volume.source, kind: 'plain' }) });
   }
   return trees;
 }

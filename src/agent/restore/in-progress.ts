@@ -55,9 +55,9 @@ export class RestoreInProgress implements AsyncDisposable {
 
   /** The overlay's upper directory is written before it is mounted: below a mounted overlay that would be undefined. */
   async files(signal: AbortSignal): Promise<void> {
-    const { plan, directories, operation, undo } = this.#parts;
+    const { agent, plan, directories, operation, undo } = this.#parts;
     const { reader, saved } = plan;
-    const onBytes = (count: number): void => operation.addBytes(count);
+    const how = { signal, threads: agent.treeThreads, onBytes: (count: number): void => operation.addBytes(count) };
     const bundle = await openBundle({
       given: plan.request.bundle, directory: directories.container, id: plan.id, spec: saved.spec, rootfs: saved.rootfs.layout,
       volumes: saved.volumes.map(({ destination, fstype }) => ({ destination, fstype })),
@@ -65,13 +65,13 @@ export class RestoreInProgress implements AsyncDisposable {
     this.#bundle = bundle;
     undo.defer(() => bundle.remove());
     if (saved.rootfs.saved) {
-      if (bundle.upper !== undefined) await loadTree(reader, saved.rootfs.prefix, bundle.upper, { signal, onBytes });
-      else await loadTreeMerged(reader, saved.rootfs.prefix, bundle.rootfs, { signal, onBytes });
+      if (bundle.upper !== undefined) await loadTree(reader, saved.rootfs.prefix, bundle.upper, how);
+      else await loadTreeMerged(reader, saved.rootfs.prefix, bundle.rootfs, how);
     }
     for (const [index, volume] of saved.volumes.entries()) {
       const target = bundle.volumes[index];
       if (target === undefined) throw new StasisError('RESTORE_INCOMPATIBLE', `the bundle has no mount for the saved volume ${volume.destination}`);
-      await loadTree(reader, volume.prefix, target, { signal, onBytes });
+      await loadTree(reader, volume.prefix, target, how);
     }
     await bundle.mount();
   }

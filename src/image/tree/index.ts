@@ -5,3 +5,4 @@ export { loadTree, loadTreeMerged, readTreeIndex } from './load.ts';
 export type { LoadTreeOptions, LoadedTreeCounts } from './load.ts';
 export type { TreeKind } from './table.ts';
 export type { TreeEntry } from './port.ts';
+export { TreeThreads } from './threads.ts';

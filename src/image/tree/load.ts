@@ -10,9 +10,12 @@ import { MAX_INDEX_BYTES } from './limits.ts';
 import type { DecodedCounts, ExtractionPlan, TreeEntry } from './port.ts';
 import { openRoot } from './root.ts';
 import type { TreeKind } from './table.ts';
+import type { TreeThreads } from './threads.ts';
 import { TreeWorker } from './worker-client.ts';
 
 export interface LoadTreeOptions {
+  /** Where the worker's thread comes from; it starts its own unless told. */
+  readonly threads?: TreeThreads;
   readonly signal: AbortSignal | undefined;
   readonly onBytes?: (count: number) => void;
   /** Make device nodes too. They give access to the node: only where the live container may have them. */
@@ -54,7 +57,7 @@ async function load(reader: CheckpointReader, prefix: string, directory: string,
   const { signal } = options;
   const root = openRoot(directory, { writable: true });
   try {
-    await using worker = new TreeWorker({ role: 'load', prefix });
+    await using worker = new TreeWorker({ role: 'load', prefix }, options.threads);
     const { kind, entries, files, dataBytes } = await decode(worker, reader, prefix, signal);
     const zeroRuns = zeroRunsOf(reader, `${prefix}data`);
     const plan = await worker.call('create', { root, merge, devices: options.devices ?? false, userxattr: options.userxattr ?? false, zeroRuns }, { signal });

@@ -11,6 +11,7 @@ import { openRoot, volatileFileSystem } from './root.ts';
 import type { PlannedPiece } from './planner.ts';
 import type { Batch, Calls, Finished, ReadCounts } from './port.ts';
 import type { TreeKind } from './table.ts';
+import type { TreeThreads } from './threads.ts';
 import { TreeWorker } from './worker-client.ts';
 
 export interface TreeSaverOptions {
@@ -22,6 +23,8 @@ export interface TreeSaverOptions {
   /** The overlay is mounted with userxattr: its marks are user.overlay.*. */
   readonly userxattr?: boolean;
   readonly clock?: Clock;
+  /** Where the worker's thread comes from; it starts its own unless told. */
+  readonly threads?: TreeThreads;
 }
 
 export interface SavedTreeCounts extends TreeCounts {
@@ -96,7 +99,7 @@ export class TreeSaver implements AsyncDisposable {
   #open(): TreeWorker {
     if (this.#worker !== undefined) return this.#worker;
     this.#root ??= openRoot(this.#options.root, { writable: false });
-    this.#worker = new TreeWorker({ role: 'save', root: this.#root, kind: this.#options.kind, userxattr: this.#options.userxattr ?? false });
+    this.#worker = new TreeWorker({ role: 'save', root: this.#root, kind: this.#options.kind, userxattr: this.#options.userxattr ?? false }, this.#options.threads);
     return this.#worker;
   }
 

@@ -1,6 +1,7 @@
 /** The main thread's end of a tree's worker: one request after the other, cancelled through shared memory. */
-import { Worker } from 'node:worker_threads';
+import type { Worker } from 'node:worker_threads';
 import { StasisError, isErrorCode } from '../../core/errors.ts';
+import { TreeThreads } from './threads.ts';
 import type { Calls, LoadSetup, PortableError, Reply, SaveSetup } from './port.ts';
 
 interface Waiting {
@@ -16,15 +17,9 @@ export class TreeWorker implements AsyncDisposable {
   #next = 0;
   #failure: Error | undefined;
 
-  constructor(setup: SaveSetup | LoadSetup) {
-    this.#worker = new Worker(new URL('worker.js', import.meta.url), {
-      workerData: { ...setup, cancel: this.#cancel },
-      name: 'stasis-tree',
-      // Descriptors are shared with the other threads on purpose, and closed by whoever opened them.
-      trackUnmanagedFds: false,
-      // Most of what a walk makes is garbage at once: a larger nursery only takes memory (50 MiB measured).
-      resourceLimits: { maxYoungGenerationSizeMb: 8 },
-    });
+  constructor(setup: SaveSetup | LoadSetup, threads = new TreeThreads()) {
+    this.#worker = threads.take();
+    this.#worker.postMessage({ ...setup, cancel: this.#cancel });
     this.#worker.on('message', (reply: Reply) => this.#settle(reply));
     this.#worker.on('error', (error: Error) => this.#fail(error));
     this.#ended = new Promise((resolve) => {

@@ -1,5 +1,5 @@
 /** A tree's worker thread: everything that makes many system calls one after the other. Entry of the thread. */
-import { parentPort, workerData } from 'node:worker_threads';
+import { parentPort, type MessagePort } from 'node:worker_threads';
 import { invariant } from '../../core/assert.ts';
 import { StasisError, asStasisError } from '../../core/errors.ts';
 import { TreeBuilder } from './build.ts';
@@ -69,10 +69,14 @@ function loading(checkCancelled: () => void): Handlers {
   };
 }
 
-function serve(): void {
-  const setup = workerData as WorkerSetup;
+/** The first message is the setup: a thread is started before anybody knows what for. */
+function start(): void {
   const port = parentPort;
   invariant(port !== null, 'worker.ts is the entry of a worker thread');
+  port.once('message', (setup: WorkerSetup) => serve(port, setup));
+}
+
+function serve(port: MessagePort, setup: WorkerSetup): void {
   const checkCancelled = (): void => {
     if (Atomics.load(setup.cancel, 0) !== 0) throw new StasisError('CANCELLED', 'the work on a tree of files was cancelled');
   };
@@ -93,4 +97,4 @@ function serve(): void {
   });
 }
 
-serve();
+start();
