@@ -55,9 +55,11 @@ class StageWorker {
   readonly #port: Port;
   readonly #sodium: Sodium;
   readonly #sessions = new Map<number, Session>();
-  readonly #queue: (Message<'seal'> | Message<'open'>)[] = [];
+  readonly #queue: Message<'seal'>[] = [];
   readonly #collector = new Collector();
   readonly #scratch = Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES);
+  /** Its own: a chunk is opened while a piece in the other one waits for a buffer. */
+  readonly #openScratch = Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES);
   #busy = false;
 
   constructor(port: Port, sodium: Sodium) {
@@ -71,11 +73,13 @@ class StageWorker {
         this.#sessions.set(message.session, new Session(this.#port, this.#sodium, message));
         return;
       case 'seal':
-      case 'open':
         this.#queue.push(message);
         if (!this.#busy) void this.#work();
         return;
       // The others pass by the queue: a job that waits for a buffer must not hold up what brings it one.
+      case 'open':
+        this.#open(message);
+        return;
       case 'grant':
         this.#grant(message);
         return;
@@ -105,8 +109,7 @@ class StageWorker {
   async #work(): Promise<void> {
     this.#busy = true;
     for (let job = this.#queue.shift(); job !== undefined; job = this.#queue.shift()) {
-      if (job.type === 'seal') await this.#seal(job);
-      else this.#open(job);
+      await this.#seal(job);
     }
     this.#busy = false;
   }
@@ -127,7 +130,7 @@ class StageWorker {
   }
 
   #open(job: Message<'open'>): void {
-    const opener = new Opener(this.#sodium, job.secrets, this.#scratch);
+    const opener = new Opener(this.#sodium, job.secrets, this.#openScratch);
     const bytes = Buffer.from(job.buffer);
     const problems: ChunkProblem[] = [];
     for (const task of job.tasks) {
