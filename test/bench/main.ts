@@ -33,10 +33,10 @@ async function systemsFor(workload: Workload): Promise<System[]> {
 
 function table(workload: Workload, results: readonly Result[]): string {
   const time = (ms: number): string => (Number.isNaN(ms) ? '-' : formatDuration(ms));
-  const rows = results.map(({ system, median, peakMiB }) => [
-    system, time(median.snapshotMs), time(median.frozenMs), time(median.pauseMs), time(median.stopMs), time(median.restoreMs), formatBytes(median.bytes), peakMiB === undefined ? '-' : `${peakMiB} MiB`,
+  const rows = results.map(({ system, median, peakMiB, failures }) => [
+    system, time(median.snapshotMs), time(median.frozenMs), time(median.pauseMs), time(median.stopMs), time(median.restoreMs), formatBytes(median.bytes), peakMiB === undefined ? '-' : `${peakMiB} MiB`, String(failures.length),
   ]);
-  return `${workload.title}\n${align([['', 'left running', 'frozen', 'seen pause', 'stopped', 'restored', 'stored', 'agent peak'], ...rows])}\n`;
+  return `${workload.title}\n${align([['', 'left running', 'frozen', 'seen pause', 'stopped', 'restored', 'stored', 'agent peak', 'failed'], ...rows])}\n`;
 }
 
 function machine(): Record<string, string | number> {

@@ -21,18 +21,34 @@ export interface Result {
   readonly median: Figures;
   readonly runs: readonly Figures[];
   readonly peakMiB: number | undefined;
+  /** Attempts that failed and were made again. */
+  readonly failures: readonly string[];
 }
 
+/** CRIU fails now and then, on a process that is just being forked for example; the run is then made again. */
+const ATTEMPTS = 3;
+
 export async function measure(workload: Workload, systems: readonly System[], runs: number, say: (line: string) => void): Promise<Result[]> {
-  const figures = new Map<System, Figures[]>(systems.map((system) => [system, []]));
+  const record = systems.map((system) => ({ system, figures: [] as Figures[], failures: [] as string[] }));
   for (let run = 1; run <= runs; run++) {
-    for (const system of systems) {
-      const one = await once(workload, system, `${workload.name}-${run}-${systems.indexOf(system)}`, run === 1);
-      figures.get(system)?.push(one);
+    for (const [index, { system, figures, failures }] of record.entries()) {
+      const one = await again(failures, (attempt) => once(workload, system, `${workload.name}-${run}-${index}-${attempt}`, run === 1));
+      figures.push(one);
       say(`${workload.name}, run ${run} of ${runs}, ${system.name}: checkpoint ${round(one.stopMs)} ms, frozen ${round(one.frozenMs)} ms, restore ${round(one.restoreMs)} ms`);
     }
   }
-  return systems.map((system) => summary(workload, system, figures.get(system) ?? []));
+  return record.map(({ system, figures, failures }) => ({ ...summary(workload, system, figures), failures }));
+}
+
+async function again(failures: string[], attempt: (number: number) => Promise<Figures>): Promise<Figures> {
+  for (let number = 1; ; number++) {
+    try {
+      return await attempt(number);
+    } catch (error) {
+      failures.push(error instanceof Error ? error.message : String(error));
+      if (number === ATTEMPTS) throw error;
+    }
+  }
 }
 
 async function once(workload: Workload, system: System, id: string, thorough: boolean): Promise<Figures> {
@@ -53,7 +69,7 @@ async function once(workload: Workload, system: System, id: string, thorough: bo
   }
 }
 
-function summary(workload: Workload, system: System, runs: readonly Figures[]): Result {
+function summary(workload: Workload, system: System, runs: readonly Figures[]): Omit<Result, 'failures'> {
   const of = (name: keyof Figures): number => median(runs.map((run) => run[name]));
   return {
     workload: workload.name, system: system.name, runs, peakMiB: system.peakMiB?.(),

@@ -16,8 +16,9 @@ const EXPORTS = '/srv/bench-exports';
 export function podman(): System {
   mkdirSync(EXPORTS, { recursive: true });
   // Shells, coreutils and python3 with their libraries: what the workloads need.
-  execFileSync('sh', ['-c', `tar --create --directory / --exclude='usr/bin/*' --exclude='usr/lib/*/*criu*' bin sbin lib lib64 usr/bin usr/sbin/nologin usr/lib64 usr/lib/x86_64-linux-gnu usr/lib/aarch64-linux-gnu usr/lib/python3.* \
-    $(cd / && ls -d usr/bin/sh usr/bin/dash usr/bin/sleep usr/bin/cat usr/bin/python3*) 2>/dev/null | podman import --quiet - ${IMAGE}`], { stdio: ['ignore', 'ignore', 'inherit'] });
+  const programs = ['sh', 'dash', 'sleep', 'cat', 'python3', 'python3.*'].map((name) => `usr/bin/${name}`).join(' ');
+  const libraries = 'usr/lib64 usr/lib/*-linux-gnu usr/lib/python3*';
+  execFileSync('sh', ['-c', `cd / && tar --create --exclude '*criu*' bin sbin lib lib64 ${libraries} $(ls -d ${programs}) | podman import --quiet - ${IMAGE}`], { stdio: ['ignore', 'ignore', 'inherit'] });
   return { name: 'podman', start, close: async () => {} };
 }
 

@@ -1,6 +1,7 @@
 /** Stasis over its gRPC API, with an agent of its own: sealed, compressed, durable and visible when it answers. */
 import { execFile } from 'node:child_process';
 import { promisify } from 'node:util';
+import { removeBundle } from '../../../src/runtime/index.ts';
 import { checkpoint, makeHome, removeHome, restore, startAgent } from '../../support/agent.ts';
 import { peakMiB, resetPeak, timed } from '../measure.ts';
 import { startRunc } from './plain.ts';
@@ -20,6 +21,7 @@ export async function stasis(name: string, environment: Readonly<Record<string, 
     const container = await startRunc(command);
     let pid = container.pid();
     let saved = '';
+    let bundle: string | undefined;
     const save = async (leaveRunning: boolean): Promise<Saved & { readonly id: string }> => {
       // A new lineage each time: nothing is known from before.
       const { ms, value } = await timed(() => checkpoint(agent, command.id, { leaveRunning, newLineage: true }));
@@ -40,10 +42,12 @@ export async function stasis(name: string, environment: Readonly<Record<string, 
       restore: async () => {
         const { ms, value } = await timed(() => restore(agent, saved));
         pid = value.pid;
+        bundle = value.bundle;
         return ms;
       },
       remove: async () => {
         await exec('runc', ['delete', '--force', command.id]).catch(() => {});
+        if (bundle !== undefined) await removeBundle(bundle);
         if (saved !== '') await forget(saved);
         await container.remove();
       },
