@@ -1,16 +1,16 @@
 /** The bundle a container is restored in: one given by the caller, or one rebuilt from what the checkpoint knows. */
-import { chmodSync, existsSync, mkdirSync, realpathSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import type { ContainerId } from '../../core/ids.ts';
 import { removeTree } from '../../host/files.ts';
-import { MNT_DETACH, MS_NODEV, MS_NOSUID, mount, umount } from '../../host/libc.ts';
-import { readMountinfo } from '../../host/mountinfo.ts';
+import { MS_NODEV, MS_NOSUID, mount } from '../../host/libc.ts';
+import { removeTreeAndMounts, unmountBelow } from '../../host/unmount.ts';
 import { isBindMount, readSpec, rootPath } from '../spec.ts';
 import { printable } from '../text.ts';
 import type { OciSpec, Rootfs } from '../types.ts';
 import { requireLayers, requireMounts, requireNamespaces, requireSources } from './requirements.ts';
-import { restoreSpec } from './restore-spec.ts';
+import { CRIU_CONFIG_ANNOTATION, CRIU_CONFIG_FILE, CRIU_CONFIG_TEXT, restoreSpec } from './restore-spec.ts';
 
 export interface BundleRequest {
   /** A bundle of the caller's, used as it is. Undefined: rebuild one in `directory`. */
@@ -51,7 +51,7 @@ async function givenBundle(directory: string, { spec, volumes }: BundleRequest):
   const given = await readSpec(directory).catch((error: unknown) => {
     throw new StasisError('RESTORE_INCOMPATIBLE', `the bundle ${printable(directory)} cannot be used: config.json: ${(error as Error).message}`, { cause: error, hint: 'give a directory with config.json and the root file system' });
   });
-  if (given.annotations?.['org.criu.config']) {
+  if (given.annotations?.[CRIU_CONFIG_ANNOTATION]) {
     throw new StasisError('RESTORE_INCOMPATIBLE', 'the bundle\'s annotation org.criu.config names a CRIU configuration file', { hint: 'remove the annotation: such a file can run any program as root' });
   }
   requireMounts(spec, given);
@@ -74,7 +74,8 @@ async function rebuildBundle({ directory, id, spec, rootfs, volumes }: BundleReq
     const root = rootfs.kind === 'overlay' ? join(directory, 'rootfs') : rootfs.path;
     const sources = new Map(volumes.map(({ destination }, index) => [destination, targets[index]!]));
     const overlay = rootfs.kind === 'overlay' ? prepareOverlay(directory, rootfs) : undefined;
-    writeFileSync(join(directory, 'config.json'), JSON.stringify(restoreSpec(spec, { id, root, sources })), { mode: 0o600 });
+    writeFileSync(join(directory, CRIU_CONFIG_FILE), CRIU_CONFIG_TEXT, { mode: 0o600 });
+    writeFileSync(join(directory, 'config.json'), JSON.stringify(restoreSpec(spec, { id, directory, root, sources })), { mode: 0o600 });
     return {
       directory, rootfs: root, upper: overlay?.upper, volumes: targets,
       mount: async () => overlay?.mount(),
@@ -119,16 +120,6 @@ function mountOverlay(merged: string, options: string): void {
   }
 }
 
-/** Unmounts what is mounted below, the newest first. Throws when something stays: a recursive delete must not walk into it. */
-function unmountBelow(directory: string): void {
-  if (!existsSync(directory)) return;
-  const real = realpathSync(directory);
-  const below = (): string[] => readMountinfo('self').map(({ mountPoint }) => mountPoint).filter((path) => path.startsWith(`${real}/`));
-  for (const path of below().reverse()) umount(path, MNT_DETACH);
-  const [left] = below();
-  if (left !== undefined) throw new StasisError('RUNTIME_FAILED', `${printable(left)} cannot be unmounted`, { hint: `unmount it by hand (umount ${printable(left)})` });
-}
-
 /** What an earlier container of the same id left; its output files stay. */
 function clear(directory: string): void {
   unmountBelow(directory);
@@ -137,7 +128,5 @@ function clear(directory: string): void {
 
 /** Removes a rebuilt bundle, its mounts first. The container must be gone. */
 export async function removeBundle(directory: string): Promise<void> {
-  if (!existsSync(directory)) return;
-  unmountBelow(directory);
-  removeTree(directory);
+  removeTreeAndMounts(directory);
 }

@@ -11,21 +11,28 @@ export function cgroupsPathFor(old: string | undefined, id: string): string {
   return basename(old) === id ? old : join(dirname(old), id);
 }
 
+/** The annotation by which runc and crun find a configuration file for criu. */
+export const CRIU_CONFIG_ANNOTATION = 'org.criu.config';
+export const CRIU_CONFIG_FILE = 'criu.conf';
+/** crun has no flag for this on restore. With "=": without, criu takes it for "soft". */
+export const CRIU_CONFIG_TEXT = 'manage-cgroups=ignore\n';
+
 export interface SpecChanges {
   readonly id: string;
+  /** Of the rebuilt bundle. */
+  readonly directory: string;
   readonly root: string;
   /** New bind sources by mount destination. */
   readonly sources: ReadonlyMap<string, string>;
 }
 
-/** Hooks ran when the container was made and belong to its old surroundings; org.criu.config could run anything as root. */
-export function restoreSpec(spec: OciSpec, { id, root, sources }: SpecChanges): OciSpec {
+/** Hooks ran when the container was made and belong to its old surroundings. A criu configuration of the user's could run anything as root. */
+export function restoreSpec(spec: OciSpec, { id, directory, root, sources }: SpecChanges): OciSpec {
   const { hooks: _hooks, annotations, mounts, linux, ...rest } = spec;
-  const kept = Object.fromEntries(Object.entries(annotations ?? {}).filter(([key]) => key !== 'org.criu.config'));
   return {
     ...rest,
     root: { ...spec.root, path: root },
-    ...(annotations === undefined ? {} : { annotations: kept }),
+    annotations: { ...annotations, [CRIU_CONFIG_ANNOTATION]: join(directory, CRIU_CONFIG_FILE) },
     ...(mounts === undefined ? {} : { mounts: mounts.map((mount) => ({ ...mount, ...(sources.has(mount.destination) ? { source: sources.get(mount.destination)! } : {}) })) }),
     linux: { ...linux, cgroupsPath: cgroupsPathFor(linux?.cgroupsPath, id) },
   };

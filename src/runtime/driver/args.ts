@@ -23,9 +23,12 @@ function criuFlags(flags: Shared): string[] {
   ];
 }
 
-/** CRIU must leave cgroups to the runtime: its own restore of them leaves traces on the node. runc 1.1 does not know how to say so. */
+/**
+ * CRIU must leave cgroups to the runtime: its own restore of them leaves traces on the node, and on cgroup v2 changes its
+ * mount. runc 1.1 does not know how to say so. crun before 1.26 cannot say it on restore, and then the dump must not either.
+ */
 function cgroupMode(at: RuntimeRoot, version: Version): string[] {
-  return at.runtime === 'runc' && !atLeast(version, [1, 2]) ? [] : ['--manage-cgroups-mode', 'ignore'];
+  return atLeast(version, at.runtime === 'runc' ? [1, 2] : [1, 26]) ? ['--manage-cgroups-mode', 'ignore'] : [];
 }
 
 /** runc before 1.2 destroys the container after a checkpoint whether or not it succeeded, so it must never be told to. */

@@ -4,9 +4,12 @@ import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import type { ContainerId } from '../../core/ids.ts';
 import { run } from '../../host/process.ts';
+import { removeTreeAndMounts } from '../../host/unmount.ts';
+import { stateOwner } from '../state-files.ts';
 import { printable } from '../text.ts';
 import type { RuntimeRoot } from '../types.ts';
 import { deleteArgs, killArgs } from './args.ts';
+import { sweepCgroups } from './cgroups.ts';
 
 interface Options {
   readonly signal: AbortSignal | undefined;
@@ -25,13 +28,24 @@ export async function kill(at: RuntimeRoot, id: ContainerId, signalName: string,
   await invoke(at, killArgs(at, id, signalName), `container ${id} could not be sent ${signalName}`, options);
 }
 
-/** Removes the runtime's state and cgroups; with `force` a running container is killed first. A container that is not there is fine. */
-export async function remove(at: RuntimeRoot, id: ContainerId, { force, signal }: Options & { readonly force: boolean }): Promise<void> {
+export interface RemoveOptions extends Options {
+  /** Kill a running container first. */
+  readonly force: boolean;
+  /** The bundle of a restore that may have been cut off: what it left in its cgroups is ended too. */
+  readonly bundle?: string;
+}
+
+/** Removes the runtime's state and cgroups. A container that is not there, or only half, is fine. */
+export async function remove(at: RuntimeRoot, id: ContainerId, { force, signal, bundle }: RemoveOptions): Promise<void> {
   const state = join(at.root, id);
-  if (!existsSync(state)) return;
-  try {
-    await invoke(at, deleteArgs(at, id, force), `container ${id} could not be deleted`, { signal });
-  } catch (error) {
-    if (existsSync(state)) throw error;
+  if (existsSync(state)) {
+    try {
+      await invoke(at, deleteArgs(at, id, force), `container ${id} could not be deleted`, { signal });
+    } catch (error) {
+      if ((await stateOwner(state)) !== undefined) throw error;
+    }
+    // A runtime that was killed in the middle of a restore leaves a directory, perhaps with the root mounted in it, that is no container.
+    if (force && existsSync(state) && (await stateOwner(state)) === undefined) removeTreeAndMounts(state);
   }
+  if (force && bundle !== undefined) await sweepCgroups(bundle, id);
 }

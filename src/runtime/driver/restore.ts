@@ -5,9 +5,12 @@ import { fileURLToPath } from 'node:url';
 import { StasisError } from '../../core/errors.ts';
 import { readStat } from '../../host/proc.ts';
 import type { RestoreRequest, Toolchain } from '../types.ts';
+import type { Version } from '../toolchain.ts';
 import { restoreArgs, runtimeLog } from './args.ts';
+import { adoptProcesses } from './cgroups.ts';
 import { runOperation, versionOf, type DriverOptions } from './dump.ts';
 import { explainFailure } from './failure.ts';
+import { remove } from './lifecycle.ts';
 
 export interface RestoreOptions extends DriverOptions {
   /** Path of deploy/libexec/stasis-restore; looked for above this module unless told. */
@@ -68,16 +71,25 @@ function readPid(path: string): number {
 
 /**
  * Resolves when the processes run. Throws RESTORE_FAILED with the first real cause, RESTORE_INCOMPATIBLE,
- * CONTAINER_EXISTS, HOST_UNSUPPORTED, DEADLINE_EXCEEDED, or the signal's reason; no process of the container is left then,
- * but the runtime may have left its state: remove() it.
+ * CONTAINER_EXISTS, HOST_UNSUPPORTED, DEADLINE_EXCEEDED, or the signal's reason; nothing of the container is left then.
  */
 export async function restore(request: RestoreRequest, toolchain: Toolchain, options: RestoreOptions): Promise<RestoredProcess> {
-  const { at, id, workDir, pidFile } = request;
+  const { at, id } = request;
   const version = versionOf(at, toolchain);
   if (existsSync(join(at.root, id))) {
     throw new StasisError('CONTAINER_EXISTS', `a container ${id} exists below ${at.root}`, { hint: 'delete it, or restore under another id' });
   }
-  const { stdin, stdout, stderr } = stdioFor(readDescriptors(request.imageDir), request);
+  const stdio = stdioFor(readDescriptors(request.imageDir), request);
+  try {
+    return await launch(request, stdio, version, options);
+  } catch (error) {
+    await remove(at, id, { force: true, bundle: request.bundle, signal: undefined });
+    throw error;
+  }
+}
+
+async function launch(request: RestoreRequest, { stdin, stdout, stderr }: Stdio, version: Version, options: RestoreOptions): Promise<RestoredProcess> {
+  const { at, id, workDir, pidFile } = request;
   const args = [pidFile, stdin, stdout, stderr, at.binary, ...restoreArgs(request, version)];
   const result = await runOperation(options.launcher ?? findLauncher(), args, request, options);
   const criuLog = join(workDir, 'restore.log');
@@ -88,5 +100,6 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
   const pid = readPid(pidFile);
   const stat = Number.isNaN(pid) ? undefined : readStat(pid);
   if (stat === undefined) throw new StasisError('RESTORE_FAILED', `container ${id} was restored and ended at once`, { hint: 'look at its output and at the log of criu', details: { log: criuLog }, cause: failure() });
+  if (at.runtime === 'crun') await adoptProcesses(pid, request.bundle);
   return { pid, pidStart: stat.startTime, logPath: criuLog };
 }

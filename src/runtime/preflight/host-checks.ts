@@ -1,4 +1,7 @@
 /** What the node, its CRIU and the container's specification allow at all. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { CRIU_CONFIG_ANNOTATION, CRIU_CONFIG_FILE, CRIU_CONFIG_TEXT } from '../bundle/restore-spec.ts';
 import type { Finding } from '../types.ts';
 import { atLeast, parseVersion } from '../toolchain.ts';
 import { fatal, warning, type Scene } from './findings.ts';
@@ -30,10 +33,20 @@ export function hasInetTrouble({ toolchain }: Scene): boolean {
   return !atLeast(toolchain.criu.version, [4, 2]) && atLeast(parseVersion(toolchain.kernel) ?? [0, 0, 0], KERNEL_WITHOUT_INET_PASSCRED);
 }
 
+/** The file that a rebuilt bundle has, unchanged. */
+function isOurs(path: string, bundle: string): boolean {
+  try {
+    return path === join(bundle, CRIU_CONFIG_FILE) && readFileSync(path, 'utf8') === CRIU_CONFIG_TEXT;
+  } catch {
+    return false;
+  }
+}
+
 export function checkSpecification({ container }: Scene): Finding[] {
   const { spec } = container;
   const findings: Finding[] = [];
-  if (spec.annotations?.['org.criu.config']) {
+  const criuConfig = spec.annotations?.[CRIU_CONFIG_ANNOTATION];
+  if (criuConfig && !isOurs(criuConfig, container.bundle)) {
     findings.push(fatal('criu-config', 'the annotation org.criu.config names a CRIU configuration file of the user', 'create the container without that annotation: such a file can run any program as root'));
   }
   if (spec.process?.terminal === true) {
