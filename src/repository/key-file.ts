@@ -116,6 +116,10 @@ async function makeSecrets(path: string, create: boolean): Promise<Secrets> {
     await unlink(temporary);
   }
   const directory = await open(dirname(path), constants.O_RDONLY);
-  await directory.sync().finally(() => directory.close());
+  try {
+    await directory.sync();
+  } finally {
+    await directory.close();
+  }
   return secrets;
 }

@@ -55,7 +55,7 @@ for (const [name, scenario] of Object.entries(scenarios)) {
           (reason: unknown) => reason,
         );
         await repository.close();
-        if (error !== undefined) assert.equal(codeOf(error), 'STORE_UNAVAILABLE', String(error));
+        if (error !== undefined) assert.equal(codeOf(error), 'STORE_UNAVAILABLE');
         await withRepository({ store, keys, workers: 1 }, async (after) => {
           await assertWhole(after, [first]);
           if (await after.exists(id, anySignal)) await after.delete(id, anySignal);

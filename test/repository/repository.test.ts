@@ -94,16 +94,22 @@ void test('results come in the order of the pieces, whoever is faster', () =>
 void test('pieces that come one by one go out at once: their source may wait for them', () =>
   withRepository({}, async (repository) => {
     const writer = await repository.begin({ id: nextId(), lineage: undefined }, anySignal);
-    let done = 0;
+    let read = Promise.withResolvers<void>();
+    let count = 0;
     async function* pieces(): AsyncIterable<Piece> {
       for (let i = 0; i < 5; i += 1) {
+        read = Promise.withResolvers<void>();
         yield { source: { kind: 'memory', buffer: shared(randomBytes(100)), offset: 0, length: 100 }, zeroPages: false };
         // As a bounded staging area does: nothing new before this one is read.
-        while (done <= i) await delay(1);
+        await read.promise;
       }
     }
-    await writer.append('x', pieces(), { signal: AbortSignal.timeout(5000), onPiece: () => void (done += 1) });
-    assert.equal(done, 5);
+    const onPiece = (): void => {
+      count += 1;
+      read.resolve();
+    };
+    await writer.append('x', pieces(), { signal: AbortSignal.timeout(5000), onPiece });
+    assert.equal(count, 5);
     await writer.abort();
   }));
 

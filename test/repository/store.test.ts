@@ -13,7 +13,11 @@ storeSuite('memory', (use) => use(new MemoryStore()));
 storeSuite('directory', (use) =>
   withDirectory(async (directory) => {
     const store = await openDirectoryStore(directory);
-    await use(store).finally(() => store.close());
+    try {
+      await use(store);
+    } finally {
+      await store.close();
+    }
     assert.deepEqual((await readdir(directory)).sort(), ['lineages', 'manifests', 'packs', 'writers'], 'nothing is left but objects');
     for (const folder of await readdir(directory)) {
       const left = (await readdir(join(directory, folder))).filter((name) => name.startsWith('.'));
