@@ -3,7 +3,7 @@
  * their chunks. A restored container goes on in the lineage that it came from.
  */
 import type { CheckpointId, LineageId } from '../core/ids.ts';
-import { readJsonFile, writeFileAtomic } from '../host/files.ts';
+import { readJsonFile, replaceFile } from '../host/files.ts';
 import type { Container } from '../runtime/types.ts';
 
 /** Entries of containers that are long gone are dropped beyond this many, oldest first. */
@@ -36,7 +36,7 @@ export class Lineages {
       if (this.#entries.size <= MAX_ENTRIES) break;
       this.#entries.delete(oldest);
     }
-    writeFileAtomic(this.#path, JSON.stringify(Object.fromEntries(this.#entries)));
+    replaceFile(this.#path, JSON.stringify(Object.fromEntries(this.#entries)));
   }
 }
 

@@ -1,11 +1,18 @@
 /** Small files of the agent's own: written whole or not at all, private. */
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeSync } from 'node:fs';
+import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
 import { dirname } from 'node:path';
 import { errnoCode } from '../core/errors.ts';
 
 /** Creates the directory and its parents, mode 0700. */
 export function makePrivateDirectory(path: string): void {
   mkdirSync(path, { recursive: true, mode: 0o700 });
+}
+
+/** Atomic for other processes, and after the death of this one; not after a power failure. Mode 0600. */
+export function replaceFile(path: string, content: string): void {
+  const partial = `${path}.partial`;
+  writeFileSync(partial, content, { mode: 0o600 });
+  renameSync(partial, path);
 }
 
 /** Durable and atomic: temporary name, fsync, rename, fsync of the directory. Mode 0600. */

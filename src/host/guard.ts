@@ -30,7 +30,7 @@ const ARM_TIMEOUT_MS = 5000;
 export class Guard implements AsyncDisposable {
   readonly directory: string;
   readonly #child: ChildProcess;
-  readonly #answer: number | undefined;
+  #answer: number | undefined;
   #fired = false;
 
   private constructor(directory: string, child: ChildProcess, answer: number | undefined) {
@@ -42,7 +42,7 @@ export class Guard implements AsyncDisposable {
     });
   }
 
-  /** Resolves when the guard watches. Nothing may be frozen before. */
+  /** Resolves when the guard waits for start(). */
   static async arm(script: string, target: GuardTarget): Promise<Guard> {
     makePrivateDirectory(join(target.directory, '..'));
     removeTree(target.directory);
@@ -67,7 +67,18 @@ export class Guard implements AsyncDisposable {
       throw new StasisError('INTERNAL', 'the guard of the freeze could not be started, so nothing was frozen', { cause: error, hint: `try ${script} by hand` });
     }
     child.stdout!.destroy();
+    // A guard that was killed shows as gone, not as an error of its pipe.
+    child.stdin!.on('error', () => undefined);
     return guard;
+  }
+
+  /** The budget begins. Nothing may be frozen before this resolves: what was written reaches the guard even if this process dies then. */
+  async start(): Promise<void> {
+    const { stdin } = this.#child;
+    if (this.#fired || stdin === null) throw new StasisError('INTERNAL', 'the guard of the freeze has died, so nothing was frozen', { hint: 'try again' });
+    await new Promise<void>((resolve, reject) => {
+      stdin.write('freeze\n', (error) => (error ? reject(error) : resolve()));
+    });
   }
 
   /** True once the guard process is gone before its time: from then on only the agent can thaw. */
@@ -121,6 +132,7 @@ export class Guard implements AsyncDisposable {
   /** Ends the guard's watch. It acts on its own unless a decision was made, so undecided means thaw. */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#answer !== undefined) closeSync(this.#answer);
+    this.#answer = undefined;
     if (this.#child.exitCode === null && this.#child.signalCode === null && this.#child.pid !== undefined) {
       const ended = once(this.#child, 'exit');
       this.#child.stdin?.destroy();

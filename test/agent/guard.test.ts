@@ -66,6 +66,7 @@ function arm(budgetMs: number, hook = false): Promise<Guard> {
 void describe('guard of a freeze', () => {
   void it('leaves a released container alone', async () => {
     await using guard = await arm(60_000);
+    await guard.start();
     await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
     assert.equal(await ticks(), false, 'frozen means that nothing moves');
     freezer.thaw();
@@ -75,6 +76,9 @@ void describe('guard of a freeze', () => {
 
   void it('thaws when the budget ends, and the agent that comes later hears of it', async () => {
     await using guard = await arm(300);
+    await delay(400);
+    assert.equal(readDecision(guard.directory), undefined, 'the budget begins with the freeze');
+    await guard.start();
     await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
     const start = performance.now();
     while (freezer.frozen()) {
@@ -88,7 +92,8 @@ void describe('guard of a freeze', () => {
 
   void it('thaws when it is disposed of without a decision', async () => {
     {
-      await using _guard = await arm(60_000);
+      await using guard = await arm(60_000);
+      await guard.start();
       await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
     }
     assert.equal(freezer.frozen(), false);
@@ -100,10 +105,11 @@ void describe('guard of a freeze', () => {
     const agent = spawn(process.execPath, ['--input-type=module', '-e', `
       import { Guard } from ${JSON.stringify(module)};
       import { writeFileSync } from 'node:fs';
-      await Guard.arm(${JSON.stringify(script)}, ${JSON.stringify({
+      const guard = await Guard.arm(${JSON.stringify(script)}, ${JSON.stringify({
         directory: join(directory, 'guard'), init: { pid: target.pid, start: startTimeOf(target.pid ?? 0) },
         thawInstruction: freezer.thawInstruction, hook: true, budgetMs: 60_000,
       })});
+      await guard.start();
       console.log('armed');
       setInterval(() => {}, 1000);
     `], { stdio: ['ignore', 'pipe', 'inherit'] });
@@ -125,6 +131,7 @@ void describe('guard of a freeze', () => {
     const ended = once(hanging, 'exit');
     {
       await using guard = await arm(700);
+      await guard.start();
       writeFileSync(join(guard.directory, 'session'), `${hanging.pid}\n`);
       await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
     }
@@ -135,6 +142,7 @@ void describe('guard of a freeze', () => {
 
   void it('can be done again by hand when the guard itself was killed', async () => {
     const guard = await arm(60_000);
+    await guard.start();
     await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
     process.kill(Number(readFileSync(join(guard.directory, 'guard.pid'), 'utf8')), 'SIGKILL');
     while (!guard.gone) await delay(5);
@@ -147,10 +155,11 @@ void describe('guard of a freeze', () => {
   void it('does not thaw what was paused before', async () => {
     await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
     {
-      await using _guard = await Guard.arm(script, {
+      await using guard = await Guard.arm(script, {
         directory: join(directory, 'guard'), init: { pid: target.pid ?? 0, start: startTimeOf(target.pid ?? 0) },
         thawInstruction: undefined, hook: false, budgetMs: 60_000,
       });
+      await guard.start();
     }
     assert.equal(freezer.frozen(), true);
   });

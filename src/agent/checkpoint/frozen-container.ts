@@ -32,6 +32,7 @@ export class FrozenContainer implements AsyncDisposable {
   readonly #wasPaused: boolean;
   #frozenAt: number | undefined;
   #frozenMs = 0;
+  #disposed = false;
 
   private constructor(options: FrozenOptions, freezer: Freezer, guard: Guard, wasPaused: boolean) {
     this.#options = options;
@@ -40,7 +41,7 @@ export class FrozenContainer implements AsyncDisposable {
     this.#wasPaused = wasPaused;
   }
 
-  /** Arms the guard. Nothing is frozen yet. */
+  /** Starts the guard. Nothing is frozen, and the budget has not begun. */
   static async arm(options: FrozenOptions): Promise<FrozenContainer> {
     const { container } = options;
     if (container.freezer === undefined) {
@@ -62,6 +63,7 @@ export class FrozenContainer implements AsyncDisposable {
   }
 
   async freeze(signal: AbortSignal): Promise<void> {
+    await this.#guard.start();
     this.#frozenAt = this.#options.clock.monotonic();
     if (!this.#wasPaused) await this.#freezer.freezeSettled({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
   }
@@ -124,8 +126,10 @@ export class FrozenContainer implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
-    const guardDied = this.#guard.gone;
-    if (guardDied) await recoverGuard(this.#options.guardScript, this.#guard.directory);
+    if (this.#disposed) return;
+    this.#disposed = true;
+    // A guard that somebody killed cannot act any more.
+    if (this.#guard.gone) await recoverGuard(this.#options.guardScript, this.#guard.directory);
     await this.#guard[Symbol.asyncDispose]();
   }
 }

@@ -157,6 +157,9 @@ export class CheckpointInProgress implements AsyncDisposable {
     const { work } = this.#parts.directories;
     this.#stats = await readDumpStats(work);
     if (!this.request.keep) removeTree(work);
+    // Side by side, since each waits for the end of a process or thread; the stack then finds little left to do.
+    const ending: AsyncDisposable[] = [this.#parts.frozen, this.#parts.memory, ...this.trees.map((tree) => tree.saver)];
+    await Promise.all(ending.map((resource) => resource[Symbol.asyncDispose]()));
     await this.#parts.undo.disposeAsync();
   }
 

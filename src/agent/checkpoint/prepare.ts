@@ -49,6 +49,11 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     guardDirectory, stagingDirectory: staging.directory,
   });
 
+  // Starting the guard and touching memory take milliseconds each: side by side.
+  const arming = FrozenContainer.arm({
+    container, guardScript: settings.scripts.guard, guardDirectory, budgetMs, clock: agent.clock, stop: stop ? stopMethod(agent, container) : undefined,
+  });
+  undo.defer(async () => (await arming.catch(() => undefined))?.[Symbol.asyncDispose]());
   const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
   writeFileSync(criu, criuConfig({
@@ -56,9 +61,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   }), { mode: 0o600 });
   const trees = savedTrees(agent, container, verdict, writer);
   for (const tree of trees) undo.use(tree.saver);
-  const frozen = undo.use(await FrozenContainer.arm({
-    container, guardScript: settings.scripts.guard, guardDirectory, budgetMs, clock: agent.clock, stop: stop ? stopMethod(agent, container) : undefined,
-  }));
+  const frozen = await arming;
   return new CheckpointInProgress({
     agent, operation, container, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, trees, frozen, criuConfig: criu, guardDirectory,
     undo: undo.move(), markCommitted: () => { committed = true; },
