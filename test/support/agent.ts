@@ -7,6 +7,7 @@ import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { MNT_DETACH, umount } from '../../src/host/libc.ts';
+import { readMountinfo } from '../../src/host/mountinfo.ts';
 import { connectAgent } from '../../src/rpc/client.ts';
 import type { AgentClient, CheckpointRequest, CheckpointResult, Progress, RestoreRequest, RestoreResult } from '../../src/rpc/api.ts';
 
@@ -49,11 +50,9 @@ export async function endAgents(): Promise<void> {
 /** Ends what a failed test left, and removes everything. */
 export async function removeHome(home: AgentHome): Promise<void> {
   await endAgents();
-  try {
-    umount(join(home.run, 'staging'), MNT_DETACH);
-  } catch {
-    // It was unmounted by an agent that ended well.
-  }
+  // Staging, and the bundles of restored containers: a recursive delete must not walk into them.
+  const mounted = readMountinfo('self').map(({ mountPoint }) => mountPoint).filter((path) => path.startsWith(`${home.run}/`) || path.startsWith(`${home.state}/`));
+  for (const path of mounted.reverse()) umount(path, MNT_DETACH);
   rmSync(home.state, { recursive: true, force: true });
   rmSync(home.run, { recursive: true, force: true });
 }
