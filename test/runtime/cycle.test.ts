@@ -22,7 +22,7 @@ function directories(name: string): { images: string; work: string; config: stri
 
 async function checkpoint(container: Container, name: string, tools: Toolchain): Promise<string> {
   const at = directories(name);
-  await new Freezer(container.freezer!).freeze({ signal: undefined, timeoutMs: 5000 });
+  await new Freezer(container.freezer!).freezeSettled({ signal: undefined, timeoutMs: 5000 });
   const result = await dump({ container, flags, imageDir: at.images, workDir: at.work, pageServer: undefined, criuConfig: at.config, operationId: name }, tools, { signal: undefined, timeoutMs: 30_000 });
   assert.ok(existsSync(result.statsPath));
   assert.equal(result.leftRunning, false);
@@ -132,7 +132,7 @@ describe('checkpoint and restore, twice over', () => {
       const at = directories('leave');
       const found = await container.inspect();
       const freezer = new Freezer(found.freezer!);
-      await freezer.freeze({ signal: undefined, timeoutMs: 5000 });
+      await freezer.freezeSettled({ signal: undefined, timeoutMs: 5000 });
       assert.equal((await container.inspect()).status, 'paused');
       await dump({ container: found, flags: { ...flags, leaveRunning: true }, imageDir: at.images, workDir: at.work, pageServer: undefined, criuConfig: at.config, operationId: 'leave' }, tools, { signal: undefined, timeoutMs: 30_000 });
       assert.ok(freezer.frozen(), 'criu leaves the freezer as it found it');

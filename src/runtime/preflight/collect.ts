@@ -71,7 +71,9 @@ export function parseMaps(text: string): Mapping[] {
   return mappings;
 }
 
-async function settled(stat: ProcStat): Promise<ProcStat> {
+/** In a v1 freezer every task is in state D, and that is all there is to it. */
+async function settled(stat: ProcStat, paused: boolean): Promise<ProcStat> {
+  if (paused && stat.state === 'D') return { ...stat, state: 'S' };
   let latest = stat;
   for (let look = 1; latest.state === 'D' && look < STUCK_LOOKS; look++) {
     await delay(STUCK_PAUSE_MS);
@@ -80,8 +82,8 @@ async function settled(stat: ProcStat): Promise<ProcStat> {
   return latest;
 }
 
-async function view(first: ProcStat): Promise<ProcessView> {
-  const stat = await settled(first);
+async function view(first: ProcStat, paused: boolean): Promise<ProcessView> {
+  const stat = await settled(first, paused);
   const status = readStatus(stat.pid);
   const innerPids = (status?.get('NSpid') ?? '').split(/\s+/);
   // Reading the maps of a stuck process could block a thread for as long as it is stuck.
@@ -104,7 +106,7 @@ export async function collect(container: Container, { signal }: { signal: AbortS
   const processes: ProcessView[] = [];
   for (const stat of inside.slice(0, MAX_EXAMINED)) {
     signal?.throwIfAborted();
-    processes.push(await view(stat));
+    processes.push(await view(stat, container.status === 'paused'));
   }
   return { processes, strangers, unexamined: Math.max(0, inside.length - MAX_EXAMINED) };
 }
