@@ -5,6 +5,7 @@
 import type { CheckpointId, LineageId } from '../core/ids.ts';
 import { readJsonFile, replaceFile } from '../host/files.ts';
 import type { Container } from '../runtime/types.ts';
+import type { AgentContext } from './context.ts';
 
 /** Entries of containers that are long gone are dropped beyond this many, oldest first. */
 const MAX_ENTRIES = 10_000;
@@ -37,6 +38,15 @@ export class Lineages {
       this.#entries.delete(oldest);
     }
     replaceFile(this.#path, JSON.stringify(Object.fromEntries(this.#entries)));
+  }
+}
+
+/** For an operation that is done: that it cannot be noted down (a full disk) does not make it fail. */
+export function rememberLineage(agent: AgentContext, container: Container, end: LineageEnd): void {
+  try {
+    agent.lineages.remember(container, end);
+  } catch (error) {
+    agent.log.event('lineage.unwritten', { container_id: container.id, err: error });
   }
 }
 

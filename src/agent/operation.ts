@@ -62,6 +62,7 @@ export class Operation {
   #bytesTotal = 0;
   #endedMs: number | undefined;
   #error: StasisError | undefined;
+  #settled = false;
 
   constructor(options: OperationOptions) {
     this.id = options.id;
@@ -111,9 +112,15 @@ export class Operation {
     this.#options.changed(this);
   }
 
-  /** The first reason wins; an operation that has ended is not cancelled any more. */
+  /** What was done stands: from here on a cancel or the deadline come too late. Throws the reason of one that came before. */
+  settle(): void {
+    this.signal.throwIfAborted();
+    this.#settled = true;
+  }
+
+  /** The first reason wins; an operation that has ended or settled is not cancelled any more. */
   cancel(reason: StasisError): boolean {
-    if (this.#state !== 'running' || this.signal.aborted) return false;
+    if (this.#state !== 'running' || this.#settled || this.signal.aborted) return false;
     this.#abort.abort(reason);
     return true;
   }

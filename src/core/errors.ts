@@ -91,6 +91,8 @@ export function errnoCode(error: unknown): string | undefined {
  */
 export function asStasisError(error: unknown, what: string): StasisError {
   if (error instanceof StasisError) return error;
+  // What went wrong first is the cause; what went wrong while cleaning up after it is not.
+  if (error instanceof SuppressedError) return asStasisError(error.suppressed, what);
   const message = `${what}: ${error instanceof Error ? error.message : String(error)}`;
   if (error instanceof Error && error.name === 'AbortError') {
     const reason = (error as { cause?: unknown }).cause;

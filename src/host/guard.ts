@@ -81,6 +81,11 @@ export class Guard implements AsyncDisposable {
     });
   }
 
+  /** Where the runtime's session is written down. */
+  get sessionFile(): string {
+    return join(this.directory, 'session');
+  }
+
   /** True once the guard process is gone before its time: from then on only the agent can thaw. */
   get gone(): boolean {
     return this.#fired;
@@ -96,10 +101,13 @@ export class Guard implements AsyncDisposable {
     } catch (error) {
       if (errnoCode(error) !== 'EEXIST') throw error;
       if (readDecision(this.directory) === decision) return;
-      throw new StasisError('FREEZE_BUDGET_EXCEEDED', 'the freeze budget ended and the guard let the container go on', {
-        hint: 'raise the freeze budget, or checkpoint when the node and the store are less busy',
-      });
+      throw budgetExceeded();
     }
+  }
+
+  /** Whether the guard has let the container go on. */
+  get fired(): boolean {
+    return readDecision(this.directory) === 'thaw';
   }
 
   /** Wakes the post-dump hook, which then looks at the decision. */
@@ -140,6 +148,12 @@ export class Guard implements AsyncDisposable {
     }
     removeTree(this.directory);
   }
+}
+
+export function budgetExceeded(): StasisError {
+  return new StasisError('FREEZE_BUDGET_EXCEEDED', 'the freeze budget ended and the guard let the container go on', {
+    hint: 'raise the freeze budget, or checkpoint when the node and the store are less busy',
+  });
 }
 
 export function readDecision(directory: string): Decision | undefined {

@@ -17,15 +17,25 @@ function members(session: number): number[] {
   });
 }
 
+/** Whether the runtime itself lives: it leads its session. */
+export function sessionLeaderAlive(sessionFile: string): boolean {
+  const session = readSession(sessionFile);
+  return session !== undefined && members(session).includes(session);
+}
+
+function readSession(sessionFile: string): number | undefined {
+  try {
+    const session = Number(readFileSync(sessionFile, 'utf8'));
+    return Number.isSafeInteger(session) && session > 1 ? session : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Ends them all and waits until they are gone. Without the file nothing was started. */
 export async function killSession(sessionFile: string): Promise<void> {
-  let session: number;
-  try {
-    session = Number(readFileSync(sessionFile, 'utf8'));
-  } catch {
-    return;
-  }
-  if (!Number.isSafeInteger(session) || session <= 1) return;
+  const session = readSession(sessionFile);
+  if (session === undefined) return;
   for (let waited = 0; waited < WAIT_MS; waited += 20) {
     const pids = members(session);
     if (pids.length === 0) return;

@@ -31,6 +31,8 @@ export const events = {
   'restore.started': { level: 'info', meaning: 'A restore begins; with who asked and why.' },
   'restore.finished': { level: 'info', meaning: 'The restored container runs; with its pid and phases.' },
   'restore.failed': { level: 'error', meaning: 'A restore failed; with the error. Nothing of it is left.' },
+  'container.left': { level: 'warn', meaning: 'A checkpoint stands and its container is to be dead, but the runtime could not be made to forget it.' },
+  'lineage.unwritten': { level: 'warn', meaning: 'The lineage of a container could not be written down; after a restart of the agent its next checkpoint begins a new one.' },
   'guard.armed': { level: 'debug', meaning: "The dead man's switch of a container is set, with its budget." },
   'guard.fired': { level: 'error', meaning: 'A container stood still beyond its budget and was thawed by the guard.' },
   'guard.stale': { level: 'warn', meaning: 'A guard of a dead agent was found and taken care of.' },

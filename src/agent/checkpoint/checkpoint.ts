@@ -11,12 +11,13 @@
  *   commit      all packs durable, then the manifest: the checkpoint exists. A container that shall stop dies now
  *   finish      clean up
  */
-import { StasisError, isStasisError } from '../../core/errors.ts';
-import type { CheckpointId, OperationId } from '../../core/ids.ts';
+import { StasisError } from '../../core/errors.ts';
+import type { OperationId } from '../../core/ids.ts';
 import type { CheckpointSummary } from '../../repository/types.ts';
 import type { CheckpointFlags, Container, DumpStats, Finding, Verdict } from '../../runtime/types.ts';
 import { examine } from '../../runtime/index.ts';
 import type { AgentContext } from '../context.ts';
+import { rememberLineage } from '../lineages.ts';
 import type { Operation, Phase } from '../operation.ts';
 import { describe } from './describe.ts';
 import { prepareCheckpoint, type PreparedCheckpoint } from './prepare.ts';
@@ -61,7 +62,7 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   await operation.step('seal', (signal) => prepared.seal(signal));
   const summary = await operation.step('commit', (signal) => commit(agent, prepared, operation, signal));
   await operation.step('finish', () => prepared.finish());
-  agent.lineages.remember(container, { lineage: summary.lineage, last: summary.id });
+  rememberLineage(agent, container, { lineage: summary.lineage, last: summary.id });
   return {
     summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
     memoryPath: prepared.memoryPath, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,
@@ -82,23 +83,15 @@ async function examineOrRefuse(agent: AgentContext, container: Container, flags:
 }
 
 /**
- * The manifest first, then the word to the guard. If the guard was faster the container goes on although the manifest
- * stands, so the manifest is taken back: the operation has failed and must not leave a checkpoint that nobody knows of.
+ * The manifest first, then the decision. If anything comes between the two (the guard was faster, criu was killed, a
+ * cancel) the container goes on, and the manifest is taken back with the rest: the operation has failed and must not
+ * leave a checkpoint that nobody knows of. After the decision nothing undoes it.
  */
 async function commit(agent: AgentContext, prepared: PreparedCheckpoint, operation: Operation, signal: AbortSignal): Promise<CheckpointSummary> {
   const summary = await prepared.writeManifest(describe(agent, prepared, operation), signal);
-  if (!prepared.stop) return summary;
-  try {
-    await agent.failpoints.hit('checkpoint.commit.manifest', { signal });
-    await prepared.kill();
-  } catch (error) {
-    if (!isStasisError(error, 'FREEZE_BUDGET_EXCEEDED')) throw error;
-    await takeBack(agent, summary.id);
-    throw error;
-  }
+  await agent.failpoints.hit('checkpoint.commit.manifest', { signal });
+  operation.settle();
+  prepared.decide();
+  if (prepared.stop) await prepared.kill();
   return summary;
-}
-
-async function takeBack(agent: AgentContext, id: CheckpointId): Promise<void> {
-  await agent.repository.delete(id, { signal: undefined });
 }

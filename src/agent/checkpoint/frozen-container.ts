@@ -6,8 +6,9 @@ import { invariant } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
 import { Freezer } from '../../host/cgroup.ts';
-import { Guard, recoverGuard } from '../../host/guard.ts';
-import { processAlive } from '../../host/proc.ts';
+import { Guard, budgetExceeded, recoverGuard } from '../../host/guard.ts';
+import { processAlive, readStatus } from '../../host/proc.ts';
+import { sessionLeaderAlive } from '../../host/session.ts';
 import type { Container } from '../../runtime/types.ts';
 
 export interface FrozenOptions {
@@ -83,6 +84,18 @@ export class FrozenContainer implements AsyncDisposable {
     await Promise.race([this.#guard.dumped({ signal }), ended]);
   }
 
+  /** Whether the guard has let it go. */
+  get overdue(): boolean {
+    return this.#guard.fired;
+  }
+
+  /** Why the container is not held any more although nobody let it go. */
+  lost(): StasisError {
+    if (this.overdue) return budgetExceeded();
+    const { id } = this.#options.container;
+    return new StasisError('DUMP_FAILED', `criu or the runtime ended before the commit, and container ${id} goes on`, { hint: 'was it killed by somebody, or for want of memory? try again' });
+  }
+
   /** The container goes on. Throws FREEZE_BUDGET_EXCEEDED when the guard let it go before, so that the dump is not of one instant. */
   thaw(): void {
     invariant(this.#frozenAt !== undefined, 'thaw before freeze');
@@ -91,20 +104,35 @@ export class FrozenContainer implements AsyncDisposable {
     this.#guard.decide('released');
   }
 
-  /** Stop mode, after the manifest is durable: criu kills the tasks, the runtime removes the container. */
-  async commit(dump: Promise<unknown>): Promise<void> {
+  /**
+   * Stop mode, after the manifest is durable: the container shall die. Throws FREEZE_BUDGET_EXCEEDED, or DUMP_FAILED
+   * when nobody holds the container any more, so that it has gone on beyond its images.
+   */
+  decide(): void {
     invariant(this.#frozenAt !== undefined && this.#options.stop !== undefined, 'commit without freeze');
+    if (this.#options.stop === 'hook') this.#requireHeld();
     this.#guard.decide('commit');
+  }
+
+  /** After decide(): criu kills the tasks, and the runtime removes the container. If they stumble, it is done for them. */
+  async kill(dump: Promise<unknown>): Promise<void> {
+    invariant(this.#frozenAt !== undefined, 'kill before freeze');
     if (this.#options.stop === 'hook') this.#guard.answerHook();
     else this.#killAll();
     this.#frozenMs = this.#options.clock.monotonic() - this.#frozenAt;
-    // The checkpoint is committed: a runtime that stumbles from here on does not undo it.
     await Promise.race([dump.catch(() => undefined), this.#options.clock.sleep(DEATH_TIMEOUT_MS, { signal: undefined })]);
     const { pid, pidStart } = this.#options.container;
+    if (processAlive(pid, pidStart)) this.#killAll();
     for (let waited = 0; processAlive(pid, pidStart) && waited < DEATH_TIMEOUT_MS; waited += 20) {
       await this.#options.clock.sleep(20, { signal: undefined });
     }
     if (!processAlive(pid, pidStart)) this.#guard.markDone();
+  }
+
+  /** criu traces every task from before its images to their end; a criu that was killed has let them go. */
+  #requireHeld(): void {
+    const tracer = readStatus(this.#options.container.pid)?.get('TracerPid') ?? '0';
+    if (tracer === '0' || !sessionLeaderAlive(this.#guard.sessionFile)) throw this.lost();
   }
 
   /** A frozen task takes even SIGKILL only when it is thawed, and then before anything else. */

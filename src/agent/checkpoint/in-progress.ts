@@ -4,6 +4,7 @@ import { join } from 'node:path';
 import { invariant } from '../../core/assert.ts';
 import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
+import { budgetExceeded } from '../../host/guard.ts';
 import { processAlive } from '../../host/proc.ts';
 import { readDumpStats, saveImages } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
@@ -42,7 +43,8 @@ export interface InProgressParts {
   readonly criuConfig: string;
   readonly guardDirectory: string;
   readonly undo: AsyncDisposableStack;
-  readonly markCommitted: () => void;
+  /** How far the manifest is: what is undone depends on it. */
+  readonly mark: (state: 'written' | 'committed') => void;
 }
 
 export const IMAGES_PREFIX = 'containers/0/criu/';
@@ -50,6 +52,8 @@ export const IMAGES_PREFIX = 'containers/0/criu/';
 export class CheckpointInProgress implements AsyncDisposable {
   readonly #parts: InProgressParts;
   #dump: Promise<unknown> | undefined;
+  #budget: NodeJS.Timeout | undefined;
+  #undoing = false;
   #frozenAtMs = 0;
   #distrusted: readonly Buffer[] = [];
   #images: CriuImageSummary | undefined;
@@ -99,23 +103,36 @@ export class CheckpointInProgress implements AsyncDisposable {
     await this.#parts.memory.release();
     this.#frozenAtMs = this.#parts.agent.clock.now();
     await this.#parts.frozen.freeze(signal);
+    // The guard does not need this; it is for the caller to hear of it at once, whatever the operation waits for.
+    this.#budget = setTimeout(() => this.#parts.operation.cancel(budgetExceeded()), this.#parts.budgetMs);
   }
 
   async dump(signal: AbortSignal): Promise<void> {
     const { container, directories, memory, frozen, agent, operation } = this.#parts;
     // A cancel does not kill criu in the middle: it may take its victim with it. It ends by itself, and the budget bounds it.
-    this.#dump = dump({
+    const dumping = dump({
       container, flags: this.request.flags, imageDir: directories.images, workDir: directories.work, pageServer: memory.pageServer,
       criuConfig: this.#parts.criuConfig, operationId: operation.id, guardDirectory: this.#parts.guardDirectory,
     }, agent.toolchain, { signal: undefined, timeoutMs: this.#parts.budgetMs });
-    this.#dump.catch(() => undefined);
+    this.#dump = dumping;
+    dumping.catch(() => undefined);
     try {
-      await Promise.all([frozen.imagesWritten(this.#dump, signal), this.#deltas(signal)]);
+      await Promise.all([frozen.imagesWritten(dumping, signal), this.#deltas(signal)]);
       // criu has put links to nameless open files into the root file system: they belong to the checkpoint.
       if (existsSync(join(directories.images, 'remap-fpath.img'))) await this.#deltas(signal);
+      if (this.stop) this.#watchDump(dumping);
     } catch (error) {
       throw this.#explain(error);
     }
+  }
+
+  /** criu waits for the commit now. If it ends before, the container goes on and nothing more is to be sealed. */
+  #watchDump(dumping: Promise<{ leftRunning: boolean }>): void {
+    const { operation, frozen } = this.#parts;
+    const lost = (): void => {
+      if (!this.#undoing) operation.cancel(frozen.lost());
+    };
+    dumping.then(({ leftRunning }) => { if (!leftRunning) lost(); }, lost);
   }
 
   /** Beside the dump: what changed in the files since they were read ahead. */
@@ -126,6 +143,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   }
 
   thaw(): void {
+    clearTimeout(this.#budget);
     this.#parts.frozen.thaw();
   }
 
@@ -139,17 +157,28 @@ export class CheckpointInProgress implements AsyncDisposable {
 
   async writeManifest(description: Description, signal: AbortSignal): Promise<CheckpointSummary> {
     const summary = await this.writer.commit(description, { signal });
-    this.#parts.markCommitted();
+    this.#parts.mark('written');
     return summary;
   }
 
-  /** Stop mode only, after the commit. */
+  /** The checkpoint stands. Throws when the container that should die for it goes on. */
+  decide(): void {
+    clearTimeout(this.#budget);
+    if (this.stop) this.#parts.frozen.decide();
+    this.#parts.mark('committed');
+  }
+
+  /** Stop mode only, after the decision. What the runtime leaves undone does not undo the checkpoint. */
   async kill(): Promise<void> {
     invariant(this.#dump !== undefined, 'kill before dump');
-    const { agent, container, frozen } = this.#parts;
-    await frozen.commit(this.#dump);
-    await remove(container.at, container.id, { force: false, signal: undefined });
-    await sweepContainers(agent);
+    const { agent, container, frozen, operation } = this.#parts;
+    try {
+      await frozen.kill(this.#dump);
+      await remove(container.at, container.id, { force: false, signal: undefined });
+      await sweepContainers(agent);
+    } catch (error) {
+      agent.log.event('container.left', { operation_id: operation.id, container_id: container.id, err: error });
+    }
   }
 
   /** criu has written its statistics by now, also when it had to wait for the commit. */
@@ -164,13 +193,15 @@ export class CheckpointInProgress implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    this.#undoing = true;
+    clearTimeout(this.#budget);
     await this.#parts.undo.disposeAsync();
   }
 
   /** A container that died is the cause, whatever criu had to say about it. */
   #explain(error: unknown): unknown {
     const { id, pid, pidStart } = this.container;
-    if (processAlive(pid, pidStart)) return error;
+    if (processAlive(pid, pidStart)) return this.#parts.frozen.overdue ? budgetExceeded() : error;
     return new StasisError('CONTAINER_EXITED', `container ${id} ended while it was checkpointed`, { cause: error, hint: 'no checkpoint was made; start the container again' });
   }
 }

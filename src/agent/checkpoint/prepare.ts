@@ -38,9 +38,10 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   mkdirSync(directories.images, { mode: 0o700 });
 
   const writer = await beginWriter(agent, request.newLineage ? undefined : agent.lineages.of(container)?.lineage, signal);
-  let committed = false;
+  let manifest: 'none' | 'written' | 'committed' = 'none';
   undo.defer(async () => {
-    if (!committed) await writer.abort();
+    if (manifest === 'none') await writer.abort();
+    if (manifest === 'written') await agent.repository.delete(writer.id, { signal: undefined });
     agent.journal.remove(operation.id);
   });
   agent.journal.write({
@@ -61,10 +62,11 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   }), { mode: 0o600 });
   const trees = savedTrees(agent, container, verdict, writer);
   for (const tree of trees) undo.use(tree.saver);
-  const frozen = await arming;
+  // On top of the stack: whatever else is to be undone, the container goes on first.
+  const frozen = undo.use(await arming);
   return new CheckpointInProgress({
     agent, operation, container, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, trees, frozen, criuConfig: criu, guardDirectory,
-    undo: undo.move(), markCommitted: () => { committed = true; },
+    undo: undo.move(), mark: (state) => { manifest = state; },
   });
 }
 

@@ -19,6 +19,7 @@ import { findContainer, listContainers } from '../../runtime/index.ts';
 import type { Container, RuntimeName, RuntimeRoot } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import { podDescription, type PodDescription, type SavedContainer } from '../description.ts';
+import { rememberLineage } from '../lineages.ts';
 import { requireCpu } from '../node-info.ts';
 import type { Operation, Phase } from '../operation.ts';
 import { RestoreInProgress } from './in-progress.ts';
@@ -75,7 +76,7 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
   await operation.step('fetch', (signal) => inProgress.fetch(signal));
   await operation.step('restore', (signal) => inProgress.restore(signal));
   const container = await operation.step('finish', (signal) => inProgress.finish(signal));
-  agent.lineages.remember(container, { lineage: plan.reader.summary.lineage, last: request.checkpoint });
+  rememberLineage(agent, container, { lineage: plan.reader.summary.lineage, last: request.checkpoint });
   return {
     operation: operation.id, checkpoint: request.checkpoint, container, phases: operation.phases, totalMs: agent.clock.monotonic() - started,
     bytes: plan.reader.summary.bytes.raw, storedBytes: plan.reader.summary.bytes.stored,
