@@ -1,6 +1,6 @@
 /** Clocks, medians, and the state of the machine before and during a measurement. */
 import { execFileSync } from 'node:child_process';
-import { readFileSync, writeFileSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 
 export async function timed<T>(work: () => Promise<T>): Promise<{ readonly ms: number; readonly value: T }> {
   const from = performance.now();
@@ -27,14 +27,9 @@ export function settle(): void {
   execFileSync('sync');
 }
 
-/** From now on the peak is counted anew. */
-export function resetPeak(pid: number): void {
-  writeFileSync(`/proc/${pid}/clear_refs`, '5');
-}
-
-/** Peak resident memory in MiB, without what lies in shared memory (the staging). */
-export function peakMiB(pid: number): { readonly all: number; readonly now: Readonly<Record<string, number>> } {
+/** Resident memory in MiB without what is shared: the staging lies in shared memory and has a limit of its own. */
+export function residentMiB(pid: number): number {
   const status = readFileSync(`/proc/${pid}/status`, 'utf8');
-  const field = (name: string): number => Math.round(Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0) / 1024);
-  return { all: field('VmHWM'), now: { anonymous: field('RssAnon'), file: field('RssFile'), shared: field('RssShmem') } };
+  const field = (name: string): number => Number(new RegExp(`${name}:\\s+(\\d+)`).exec(status)?.[1] ?? 0) / 1024;
+  return field('RssAnon') + field('RssFile');
 }
