@@ -7,6 +7,7 @@ import { deriveLineageKeys } from './crypto/lineage-keys.ts';
 import type { Sodium } from './crypto/port.ts';
 import { asBuffer, corrupt } from './format/bytes.ts';
 import { decodeLineageKey, encodeLineageKey, MAX_LINEAGE_BYTES } from './format/lineage-key.ts';
+import { MAX_RECIPIENTS } from './format/limits.ts';
 import { lineageName } from './format/names.ts';
 import type { KeyProvider } from './keys.ts';
 import type { Store } from './store/store.ts';
@@ -37,6 +38,9 @@ export class Lineages {
 
   /** A new data key, not yet in the store. */
   async create(lineage: LineageId): Promise<NewLineage> {
+    if (this.#provider.recipients.length > MAX_RECIPIENTS) {
+      throw new StasisError('LIMIT_EXCEEDED', `${this.#provider.description} names ${this.#provider.recipients.length} recipients; a lineage can have ${MAX_RECIPIENTS}`, { hint: 'wrap to a group key instead' });
+    }
     const dataKey = randomBytes(32);
     const keys = deriveLineageKeys(this.#sodium, lineage, dataKey);
     const recipients = this.#provider.recipients.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));

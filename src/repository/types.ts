@@ -39,6 +39,8 @@ export interface CheckpointWriter {
    * Appends pieces to a blob, in order, many in flight at once (bounded). Resolves when every piece has been
    * read from its source (hashed, compressed and sealed); the packs may still be on their way to the store.
    * May be called again for the same blob; `onPiece` sees the results in order.
+   * After a failed or cancelled append no source is touched any more, and the writer can only be aborted:
+   * what it has is less than what was asked for.
    */
   append(blob: string, pieces: Iterable<Piece> | AsyncIterable<Piece>, options: {
     signal: AbortSignal | undefined;

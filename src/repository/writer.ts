@@ -67,6 +67,7 @@ export class Writer implements CheckpointWriter {
 
   async append(blob: string, pieces: Iterable<Piece> | AsyncIterable<Piece>, { signal, onPiece }: { signal: AbortSignal | undefined; onPiece?: (result: PieceResult, index: number) => void }): Promise<void> {
     const segments = this.#blob(blob);
+    const either = this.#either(signal);
     let index = 0;
     const take = (sealed: SealedPiece): void => {
       this.#place(segments, sealed);
@@ -76,14 +77,15 @@ export class Writer implements CheckpointWriter {
     let previous: Promise<void> = Promise.resolve();
     try {
       for await (const batch of batches(pieces)) {
-        const answer = this.#submit(batch, signal);
+        const answer = this.#submit(batch, either);
         const before = previous;
         previous = answer.then(async ({ result }) => {
           const sealed = await result;
           await before;
           sealed.forEach(take);
         });
-        previous.catch(() => undefined);
+        // At once, so that nothing more is read in vain.
+        previous.catch((error: unknown) => this.#session.fail(error));
         await answer;
       }
       await previous;
@@ -166,10 +168,14 @@ export class Writer implements CheckpointWriter {
     return segments;
   }
 
+  /** The caller's wish to stop, or our own. */
+  #either(signal: AbortSignal | undefined): AbortSignal {
+    return signal === undefined ? this.#session.signal : AbortSignal.any([signal, this.#session.signal]);
+  }
+
   /** Resolves when the job is under way; its result comes with `result`. */
-  async #submit(batch: Batch, signal: AbortSignal | undefined): Promise<{ result: Promise<readonly SealedPiece[]> }> {
-    const either = signal === undefined ? this.#session.signal : AbortSignal.any([signal, this.#session.signal]);
-    const credit = await this.#options.pool.jobs.acquire(1, { signal: either });
+  async #submit(batch: Batch, signal: AbortSignal): Promise<{ result: Promise<readonly SealedPiece[]> }> {
+    const credit = await this.#options.pool.jobs.acquire(1, { signal });
     const result = this.#session.submit(batch).finally(() => {
       credit[Symbol.dispose]();
       this.#inFlight.delete(result);
@@ -182,7 +188,7 @@ export class Writer implements CheckpointWriter {
   async #flushSmall(signal: AbortSignal | undefined): Promise<void> {
     const group = this.#small.take();
     if (group === undefined) return;
-    const { result } = await this.#submit(group.batch, signal);
+    const { result } = await this.#submit(group.batch, this.#either(signal));
     const placed = result.then((pieces) => {
       for (const piece of pieces) {
         this.#count(piece);

@@ -210,6 +210,15 @@ void test('an append that is cancelled or cannot be read poisons the writer, and
     await assert.rejects(second.append('x', [{ source: { kind: 'fd', fd: 9999, offset: 0, length: 10 }, zeroPages: false }], anySignal), /EBADF/);
     await assert.rejects(second.commit({}, anySignal), /EBADF/);
     await second.abort();
+
+    const third = await repository.begin({ id: nextId(), lineage: undefined }, anySignal);
+    let given = 0;
+    function* broken(): Iterable<Piece> {
+      for (given = 1; given < 10_000; given += 1) yield { source: { kind: 'fd', fd: 9999, offset: 0, length: MiB }, zeroPages: false };
+    }
+    await assert.rejects(third.append('x', broken(), anySignal), /EBADF/);
+    assert.ok(given < 200, `${given} pieces were taken in vain`);
+    await third.abort();
   }));
 
 void test('files: read below a directory, padded where torn, created below another', () =>

@@ -1,4 +1,6 @@
 import assert from 'node:assert/strict';
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import { mkdir, mkdtemp, readdir, rmdir, stat, symlink, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
@@ -100,6 +102,29 @@ void test('directory: temporary files of the dead go, those of the living stay',
     assert.deepEqual(await readdir(join(directory, 'manifests')), []);
     assert.equal((await readdir(directory)).filter((name) => name.startsWith('.writer-')).length, 2);
     await Promise.all([living.close(), second.close()]);
+  }));
+
+void test('directory: kill -9 in the middle of puts leaves only whole objects', () =>
+  withDirectory(async (directory) => {
+    const script = `
+      const { openDirectoryStore } = await import(${JSON.stringify(new URL('../../src/repository/index.js', import.meta.url).href)});
+      const store = await openDirectoryStore(${JSON.stringify(directory)});
+      for (let i = 0; ; i += 1) {
+        await Promise.all([0, 1, 2].map((k) => store.put('packs/p-' + i + '-' + k, [Buffer.alloc(1 << 20, i)], { signal: undefined })));
+        if (i === 2) process.stdout.write('going');
+      }`;
+    const child = spawn(process.execPath, ['--input-type=module', '--eval', script], { stdio: ['ignore', 'pipe', 'inherit'] });
+    await once(child.stdout, 'data');
+    child.kill('SIGKILL');
+    await once(child, 'exit');
+    assert.equal((await readdir(directory)).filter((name) => name.startsWith('.writer-')).length, 1, 'it left its lock');
+    const store = await openDirectoryStore(directory);
+    const objects = await Array.fromAsync(store.list('packs/', anySignal));
+    assert.ok(objects.length >= 9);
+    for (const { size } of objects) assert.equal(size, 1 << 20);
+    assert.equal((await readdir(join(directory, 'packs'))).length, objects.length, 'its temporary files are gone');
+    await store.close();
+    assert.deepEqual((await readdir(directory)).filter((name) => name.startsWith('.')), []);
   }));
 
 void test('directory: what is not a file is not an object', () =>

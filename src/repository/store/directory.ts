@@ -4,7 +4,7 @@
  */
 import { constants } from 'node:fs';
 import type { FileHandle } from 'node:fs/promises';
-import { mkdir, open, readdir, rename, stat, statfs, unlink } from 'node:fs/promises';
+import { lstat, mkdir, open, readdir, rename, statfs, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoCode, StasisError } from '../../core/errors.ts';
 import { isObjectName, isObjectPrefix } from '../format/names.ts';
@@ -87,7 +87,7 @@ class FileStore implements DirectoryStore {
   async head(name: string, { signal }: { signal: AbortSignal | undefined }): Promise<ObjectInfo | undefined> {
     signal?.throwIfAborted();
     try {
-      const info = await stat(this.#path(name));
+      const info = await lstat(this.#path(name));
       return info.isFile() ? { name, size: info.size, modifiedMs: info.mtimeMs } : undefined;
     } catch (error) {
       if (errnoCode(error) === 'ENOENT') return undefined;
