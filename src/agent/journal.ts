@@ -25,8 +25,9 @@ export interface RestoreRecord {
   readonly step: string;
   readonly checkpoint: CheckpointId;
   readonly container: { readonly id: ContainerId; readonly at: RuntimeRoot };
-  /** Directory of the rebuilt bundle, undefined when the bundle was given. */
-  readonly bundleDirectory: string | undefined;
+  readonly bundle: string;
+  /** Whether that bundle is Stasis's own, or the caller's. */
+  readonly rebuilt: boolean;
   readonly stagingDirectory: string;
   /** Where the runtime left the number of its session. */
   readonly workDirectory: string;

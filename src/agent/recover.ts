@@ -55,7 +55,7 @@ async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord):
 async function removeFromRuntime({ container }: CheckpointRecord): Promise<void> {
   try {
     const left = await findContainer([container.at], container.id, { signal: undefined });
-    if (left.status === 'stopped') await remove(container.at, container.id, { force: true, signal: undefined });
+    if (left.id === container.id && left.status === 'stopped') await remove(container.at, container.id, { force: true, signal: undefined });
   } catch (error) {
     if (!isStasisError(error, 'CONTAINER_NOT_FOUND')) throw error;
   }
@@ -63,9 +63,20 @@ async function removeFromRuntime({ container }: CheckpointRecord): Promise<void>
 
 async function recoverRestore(record: RestoreRecord): Promise<string> {
   await killSession(join(record.workDirectory, 'session'));
-  await remove(record.container.at, record.container.id, { force: true, signal: undefined });
-  if (record.bundleDirectory !== undefined) await removeBundle(record.bundleDirectory);
+  if (await isOurs(record)) await remove(record.container.at, record.container.id, { force: true, bundle: record.bundle, signal: undefined });
+  if (record.rebuilt) await removeBundle(record.bundle);
   return 'rolled back';
+}
+
+/** False when somebody has made another container of that id meanwhile. One of which nothing can be read is half a restore. */
+async function isOurs({ container, bundle }: RestoreRecord): Promise<boolean> {
+  try {
+    const found = await findContainer([container.at], container.id, { signal: undefined });
+    // A name or the beginning of an id may have been found instead.
+    return found.id !== container.id || found.bundle === bundle;
+  } catch {
+    return true;
+  }
 }
 
 function removeStaging(record: JournalRecord): void {

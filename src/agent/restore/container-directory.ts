@@ -1,4 +1,5 @@
 /** Where the agent keeps the rebuilt bundles of the containers that it restored, and their output. */
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import type { ContainerId } from '../../core/ids.ts';
 import { listDirectory, makePrivateDirectory } from '../../host/files.ts';
@@ -22,12 +23,22 @@ export function outputFiles(agent: AgentContext, id: ContainerId): { stdout: str
 
 /** Bundles of restored containers that the runtime does not know any more: unmounted and removed. Their output stays. */
 export async function sweepContainers(agent: AgentContext): Promise<void> {
+  const names = listDirectory(containersDirectory(agent));
   const { containers } = await listContainers(agent.roots, { signal: undefined });
-  const known = new Set(containers.map((container) => container.bundle));
-  const inRestore = new Set(agent.journal.records().flatMap((record) => (record.kind === 'restore' ? [record.container.id as string] : [])));
-  for (const name of listDirectory(containersDirectory(agent))) {
+  const known = containers.map((container) => container.bundle);
+  for (const name of names) {
     const directory = containerDirectory(agent, name as never);
-    const used = [...known].some((bundle) => bundle === directory || bundle.startsWith(`${directory}/`));
-    if (!used && !inRestore.has(name)) await removeBundle(directory);
+    const used = known.some((bundle) => bundle === directory || bundle.startsWith(`${directory}/`));
+    // Asked again right before: a restore may have begun, and even ended, since the containers were listed.
+    if (!used && !inRestore(agent, name) && !inBooks(agent, name)) await removeBundle(directory);
   }
+}
+
+function inRestore(agent: AgentContext, name: string): boolean {
+  return agent.journal.records().some((record) => record.kind === 'restore' && record.container.id === name);
+}
+
+/** Also when the state of that container cannot be read: then it may run all the same. */
+function inBooks(agent: AgentContext, name: string): boolean {
+  return agent.roots.some(({ root }) => !root.endsWith('*') && existsSync(join(root, name)));
 }

@@ -46,7 +46,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const directories = { images: join(staging.directory, 'images'), work: openLogDirectory(agent, operation.id), container };
     agent.journal.write({
       kind: 'restore', operation: operation.id, step: 'prepare', checkpoint: plan.request.checkpoint, container: { id: plan.id, at: plan.at },
-      bundleDirectory: plan.request.bundle === undefined ? container : undefined, stagingDirectory: staging.directory, workDirectory: directories.work,
+      bundle: plan.request.bundle ?? container, rebuilt: plan.request.bundle === undefined, stagingDirectory: staging.directory, workDirectory: directories.work,
     });
     mkdirSync(directories.images, { mode: 0o700 });
     mkdirSync(container, { recursive: true, mode: 0o700 });
@@ -85,12 +85,14 @@ export class RestoreInProgress implements AsyncDisposable {
     const { agent, plan, operation, directories, undo } = this.#parts;
     const config = join(directories.work, 'criu.conf');
     writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose }), { mode: 0o600 });
-    undo.defer(() => remove(plan.at, plan.id, { force: true, signal: undefined }));
+    const bundle = this.#bundle!.directory;
     await runtimeRestore({
-      at: plan.at, id: plan.id, bundle: this.#bundle!.directory, imageDir: directories.images, workDir: directories.work, flags: plan.flags,
+      at: plan.at, id: plan.id, bundle, imageDir: directories.images, workDir: directories.work, flags: plan.flags,
       criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'),
       ...outputFiles(agent, plan.id),
     }, agent.toolchain, { signal, timeoutMs: agent.settings.operationDeadlineMs, launcher: agent.settings.scripts.restore });
+    // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
+    undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined }));
   }
 
   /** From here on the container is one like any other: only the staging and the journal go. */

@@ -2,12 +2,12 @@
 import { existsSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
-import { StasisError } from '../../core/errors.ts';
+import { StasisError, isStasisError } from '../../core/errors.ts';
 import { readStat } from '../../host/proc.ts';
 import type { RestoreRequest, Toolchain } from '../types.ts';
 import type { Version } from '../toolchain.ts';
 import { restoreArgs, runtimeLog } from './args.ts';
-import { adoptProcesses } from './cgroups.ts';
+import { adoptProcesses, sweepCgroups } from './cgroups.ts';
 import { runOperation, versionOf, type DriverOptions } from './dump.ts';
 import { explainFailure } from './failure.ts';
 import { remove } from './lifecycle.ts';
@@ -83,6 +83,8 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
   try {
     return await launch(request, stdio, version, options);
   } catch (error) {
+    // Somebody was faster with this id: that container is not ours to remove.
+    if (isStasisError(error, 'CONTAINER_EXISTS')) throw error;
     await remove(at, id, { force: true, bundle: request.bundle, signal: undefined });
     throw error;
   }
@@ -91,7 +93,7 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
 async function launch(request: RestoreRequest, { stdin, stdout, stderr }: Stdio, version: Version, options: RestoreOptions): Promise<RestoredProcess> {
   const { at, id, workDir, pidFile } = request;
   const args = [pidFile, stdin, stdout, stderr, at.binary, ...restoreArgs(request, version)];
-  const result = await runOperation(options.launcher ?? findLauncher(), args, request, options);
+  const result = await runOperation(options.launcher ?? findLauncher(), args, { ...request, sweep: () => sweepCgroups(request.bundle, id) }, options);
   const criuLog = join(workDir, 'restore.log');
   const failure = (): StasisError => explainFailure({
     what: `container ${id} could not be restored`, phase: 'restore', criuLog, runtimeLog: runtimeLog(workDir), stderr: result.stderr, status: result.status,

@@ -1,0 +1,104 @@
+/**
+ * kill -9 of criu, the runtime, the guard and the agent, alone and together, in the middle of a dump and while criu
+ * waits for the commit. The container goes on with every byte of its heap, nothing is left, and the next checkpoint works.
+ */
+import assert from 'node:assert/strict';
+import { after, afterEach, before, describe, it } from 'node:test';
+import { MiB } from '../../src/core/units.ts';
+import { assertClean, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { findSession, guardFiles, killIfThere, startVictim, type Victim } from '../support/victim.ts';
+
+const HEAP_MIB = 200;
+
+let home: AgentHome;
+let victim: Victim;
+
+before(() => {
+  home = makeHome();
+});
+
+after(async () => {
+  await removeHome(home);
+});
+
+afterEach(endAgents);
+
+type Prey = 'criu' | 'runtime' | 'guard' | 'agent';
+
+interface Moment {
+  readonly name: string;
+  readonly leaveRunning: boolean;
+  readonly wait: { readonly imageBytes?: number; readonly inHook?: boolean };
+  /** Keeps criu in its hook long enough to be found there. */
+  readonly failpoint?: string;
+}
+
+const moments: readonly Moment[] = [
+  { name: 'leave running, criu begins', leaveRunning: true, wait: {} },
+  { name: 'leave running, in the middle of the memory', leaveRunning: true, wait: { imageBytes: 60 * MiB } },
+  { name: 'stop, in the middle of the memory', leaveRunning: false, wait: { imageBytes: 60 * MiB } },
+  { name: 'stop, while criu waits for the commit', leaveRunning: false, wait: { inHook: true }, failpoint: 'checkpoint.seal=sleep 1000' },
+];
+
+async function strike(moment: Moment, prey: readonly Prey[]): Promise<void> {
+  let agent = await startAgent(home, moment.failpoint === undefined ? {} : { STASIS_TESTING_FAILPOINT: moment.failpoint });
+  const ids = await checkpointIds(agent);
+  const outcome = checkpoint(agent, victim.id, { leaveRunning: moment.leaveRunning }).then(() => undefined, (error: unknown) => error as { code?: string });
+  const session = await findSession(home, moment.wait);
+  const guard = Number(guardFiles(home, 'guard.pid')[0]);
+  // The guard first: nobody else would notice that it is to die.
+  if (prey.includes('guard')) killIfThere(guard);
+  if (prey.includes('agent')) killIfThere(agent.pid);
+  session.kill(...(prey.includes('runtime') ? ['runc', 'crun'] : []), ...(prey.includes('criu') ? ['criu'] : []));
+  const error = await outcome;
+  assert.ok(error !== undefined || prey.join() === 'guard', 'the checkpoint must have failed');
+  if (prey.includes('agent')) {
+    await agent.exited;
+    // Without any agent: the guard alone sees to it. Where it died too, the next agent does.
+    if (!prey.includes('guard')) await session.assertGone();
+    agent = await startAgent(home);
+  }
+  await session.assertGone();
+  await assertClean(agent);
+  await goOn(agent, ids);
+  assert.equal(await agent.stop(), 0);
+}
+
+/** It runs, unhurt, or was stopped by a checkpoint that holds all of it; then the next checkpoint works, and a stop too. */
+async function goOn(agent: TestAgent, before: readonly string[]): Promise<void> {
+  const made = (await checkpointIds(agent)).filter((id) => !before.includes(id));
+  if (!victim.alive()) {
+    assert.equal(made.length, 1, 'the container is dead without a checkpoint');
+    victim.adopt(await restore(agent, made[0] ?? ''));
+  }
+  await victim.assertWhole();
+  const next = await checkpoint(agent, victim.id, { leaveRunning: true });
+  assert.ok(next.bytes.raw > HEAP_MIB * MiB);
+  for (const id of await checkpointIds(agent)) await agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined });
+}
+
+const all: readonly (readonly Prey[])[] = [
+  ['criu'], ['runtime'], ['runtime', 'criu'], ['agent', 'runtime', 'criu'], ['guard'], ['guard', 'criu'], ['guard', 'agent'], ['guard', 'agent', 'runtime', 'criu'],
+];
+const few: readonly (readonly Prey[])[] = [['criu'], ['runtime'], ['agent', 'runtime', 'criu']];
+
+/** All where it is hardest; the runtimes differ in how they wait for criu, so the second gets one of each kind. */
+function preyAt(runtime: 'runc' | 'crun', moment: Moment): readonly (readonly Prey[])[] {
+  if (runtime === 'crun') return moment.leaveRunning ? [['criu']] : few;
+  return moment.wait.inHook === true ? all : few;
+}
+
+for (const runtime of ['runc', 'crun'] as const) {
+  void describe(`kill -9 during the checkpoint of a ${runtime} container`, () => {
+    before(async () => {
+      victim = await startVictim(runtime, HEAP_MIB);
+    });
+    after(() => victim?.stop());
+
+    for (const moment of moments) {
+      for (const prey of preyAt(runtime, moment)) {
+        void it(`${moment.name}: ${prey.join(' + ')}`, () => strike(moment, prey));
+      }
+    }
+  });
+}
