@@ -102,6 +102,8 @@ async function candidates(roots: readonly RuntimeRoot[], skipped: { path: string
   const found: Found[] = [];
   for (const at of roots) {
     for (const name of await names(at.root)) {
+      // crun keeps ".cache" and ".empty-directory" there.
+      if (name.startsWith('.') && (await stateOwner(join(at.root, name))) === undefined) continue;
       try {
         found.push({ at, id: parseContainerId(name) });
       } catch {

@@ -66,6 +66,9 @@ export function rootPath(bundle: string, spec: OciSpec): string {
   return resolve(bundle, spec.root?.path ?? 'rootfs');
 }
 
+/** Small files that every manager provides anew for its containers. */
+export const PROVIDED = /^\/(etc\/(hosts|hostname|resolv\.conf)|dev\/termination-log|run\/\.containerenv|run\/secrets(\/.*)?|var\/run\/secrets\/.*|proc\/.*|sys(\/.*)?)$/;
+
 export function isBindMount(mount: { readonly type?: string; readonly options?: readonly string[] }): boolean {
   return mount.type === 'bind' || (mount.options ?? []).some((option) => option === 'bind' || option === 'rbind');
 }

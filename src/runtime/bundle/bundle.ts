@@ -9,6 +9,7 @@ import { removeTreeAndMounts, unmountBelow } from '../../host/unmount.ts';
 import { isBindMount, readSpec, rootPath } from '../spec.ts';
 import { printable } from '../text.ts';
 import type { OciSpec, Rootfs } from '../types.ts';
+import { makeProvidedFiles, replaceableFiles } from './provided-files.ts';
 import { requireLayers, requireMounts, requireNamespaces, requireSources } from './requirements.ts';
 import { CRIU_CONFIG_ANNOTATION, CRIU_CONFIG_FILE, CRIU_CONFIG_TEXT, restoreSpec } from './restore-spec.ts';
 
@@ -65,14 +66,15 @@ async function givenBundle(directory: string, { spec, volumes }: BundleRequest):
 
 async function rebuildBundle({ directory, id, spec, rootfs, volumes }: BundleRequest): Promise<Bundle> {
   requireLayers(rootfs);
-  requireSources(spec, new Set(volumes.map(({ destination }) => destination)));
+  const provided = replaceableFiles(spec);
+  requireSources(spec, new Set([...volumes.map(({ destination }) => destination), ...provided]));
   requireNamespaces(spec);
   clear(directory);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   try {
     const targets = volumes.map((_, index) => memoryVolume(join(directory, 'volumes', String(index))));
     const root = rootfs.kind === 'overlay' ? join(directory, 'rootfs') : rootfs.path;
-    const sources = new Map(volumes.map(({ destination }, index) => [destination, targets[index]!]));
+    const sources = new Map([...makeProvidedFiles(join(directory, 'provided'), provided, spec), ...volumes.map(({ destination }, index) => [destination, targets[index]!] as const)]);
     const overlay = rootfs.kind === 'overlay' ? prepareOverlay(directory, rootfs) : undefined;
     writeFileSync(join(directory, CRIU_CONFIG_FILE), CRIU_CONFIG_TEXT, { mode: 0o600 });
     writeFileSync(join(directory, 'config.json'), JSON.stringify(restoreSpec(spec, { id, directory, root, sources })), { mode: 0o600 });
@@ -123,7 +125,7 @@ function mountOverlay(merged: string, options: string): void {
 /** What an earlier container of the same id left; its output files stay. */
 function clear(directory: string): void {
   unmountBelow(directory);
-  for (const name of ['rootfs', 'upper', 'work', 'volumes', 'config.json']) removeTree(join(directory, name));
+  for (const name of ['rootfs', 'upper', 'work', 'volumes', 'provided', 'criu-root', 'config.json']) removeTree(join(directory, name));
 }
 
 /** Removes a rebuilt bundle, its mounts first. The container must be gone. */

@@ -22,24 +22,50 @@ export function versionOf(at: RuntimeRoot, toolchain: Toolchain): Version {
   return found.versionNumbers;
 }
 
+export interface OperationRequest {
+  readonly operationId: string;
+  readonly criuConfig: string;
+  readonly workDir: string;
+  readonly guardDirectory?: string | undefined;
+  /** Ends what the session's processes have made outside it. */
+  readonly sweep?: () => Promise<void>;
+}
+
 /**
  * Runs a runtime in a session of its own, so that the death of the agent does not end it. The number of that session is in
  * the file `session` of the guard's directory, or else of the working directory, for whoever must find all of it.
- * Whatever is left after an abort or the deadline is killed.
+ * At an abort or the deadline all of it is killed at once: whoever holds its output keeps run() waiting.
  */
-export async function runOperation(file: string, args: readonly string[], request: { readonly operationId: string; readonly criuConfig: string; readonly workDir: string; readonly guardDirectory?: string | undefined }, options: DriverOptions): ReturnType<typeof run> {
+export async function runOperation(file: string, args: readonly string[], request: OperationRequest, options: DriverOptions): ReturnType<typeof run> {
   const sessionFile = join(request.guardDirectory ?? request.workDir, 'session');
   const env = {
     STASIS_OPERATION: request.operationId,
     CRIU_CONFIG_FILE: request.criuConfig,
     ...(request.guardDirectory === undefined ? {} : { STASIS_GUARD_DIR: request.guardDirectory }),
   };
+  let killed: Promise<void> | undefined;
+  const kill = (): void => {
+    killed ??= killSession(sessionFile).then(request.sweep);
+  };
+  options.signal?.addEventListener('abort', kill, { once: true });
+  const deadline = setTimeout(kill, options.timeoutMs);
   try {
-    return await run(file, args, { ...options, env, cwd: request.workDir, detached: true, sessionFile });
+    const result = await run(file, args, { ...options, env, cwd: request.workDir, detached: true, sessionFile });
+    if (killed !== undefined && result.status !== 0) throw ended(file, options);
+    return result;
   } catch (error) {
-    await killSession(sessionFile);
+    kill();
     throw error;
+  } finally {
+    clearTimeout(deadline);
+    options.signal?.removeEventListener('abort', kill);
+    await killed;
   }
+}
+
+function ended(file: string, { signal, timeoutMs }: DriverOptions): unknown {
+  if (signal?.aborted === true) return signal.reason;
+  return new StasisError('DEADLINE_EXCEEDED', `${file} did not finish within ${timeoutMs} ms`, { hint: 'raise the budget of the operation, or look at what the node is busy with' });
 }
 
 /**

@@ -26,16 +26,19 @@ const runtimeCauses: readonly { match: RegExp; code?: ErrorCode; message: string
   { match: /src-nofollow/, message: 'crun cannot checkpoint bind mounts with the option src-nofollow', hint: 'create the container without that option' },
 ];
 
-/** The last error in a runtime's log of JSON lines, or in its stderr. */
+const JSON_FIELD = /"(level|msg)"\s*:\s*("(?:[^"\\]|\\.)*")/g;
+
+/** The last error in a runtime's log, or in its stderr. runc writes one JSON object a line, crun spreads it over lines; each has level and msg. */
 export function runtimeMessage(log: string, stderr: string): string {
-  const errors = log.split('\n').flatMap((line) => {
-    try {
-      const { level, msg } = JSON.parse(line) as { level?: unknown; msg?: unknown };
-      return (level === 'error' || level === 'fatal') && typeof msg === 'string' ? [msg] : [];
-    } catch {
-      return [];
-    }
-  });
+  const errors: string[] = [];
+  let record: Record<string, string> = {};
+  for (const [, key, text] of log.matchAll(JSON_FIELD)) {
+    record[key!] = JSON.parse(text!) as string;
+    const { level, msg } = record;
+    if (level === undefined || msg === undefined) continue;
+    if (level === 'error' || level === 'fatal') errors.push(msg);
+    record = {};
+  }
   return printable(errors.at(-1) ?? stderr.trim().split('\n').at(-1) ?? '');
 }
 

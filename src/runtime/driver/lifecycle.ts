@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import type { ContainerId } from '../../core/ids.ts';
 import { run } from '../../host/process.ts';
-import { removeTreeAndMounts } from '../../host/unmount.ts';
+import { removeMountPoint, removeTreeAndMounts } from '../../host/unmount.ts';
 import { stateOwner } from '../state-files.ts';
 import { printable } from '../text.ts';
 import type { RuntimeRoot } from '../types.ts';
@@ -47,5 +47,8 @@ export async function remove(at: RuntimeRoot, id: ContainerId, { force, signal, 
     // A runtime that was killed in the middle of a restore leaves a directory, perhaps with the root mounted in it, that is no container.
     if (force && existsSync(state) && (await stateOwner(state)) === undefined) removeTreeAndMounts(state);
   }
-  if (force && bundle !== undefined) await sweepCgroups(bundle, id);
+  if (!force || bundle === undefined) return;
+  await sweepCgroups(bundle, id);
+  // crun mounts the root there while it restores.
+  removeMountPoint(join(bundle, 'criu-root'));
 }

@@ -1,8 +1,9 @@
 /** Mounts: what CRIU refuses, what a checkpoint does not hold, and what Stasis saves itself. */
+import { statSync } from 'node:fs';
 import { join, normalize } from 'node:path';
 import { mountOf, type Mount } from '../../host/mountinfo.ts';
 import type { Container, Finding, Volume } from '../types.ts';
-import { isBindMount } from '../spec.ts';
+import { PROVIDED, isBindMount } from '../spec.ts';
 import { printable } from '../text.ts';
 import { fatal, warning, type Scene } from './findings.ts';
 
@@ -10,8 +11,8 @@ import { fatal, warning, type Scene } from './findings.ts';
 const REMOTE = /^(fuse|fuseblk|fuse\..*|nfs4?|ceph|cifs|smb3|9p|virtiofs|lustre|gpfs|beegfs|afs|ocfs2|gfs2)$/;
 /** Made anew, or saved with their contents, by CRIU. */
 const KNOWN: ReadonlySet<string> = new Set(['proc', 'sysfs', 'devtmpfs', 'binfmt_misc', 'tmpfs', 'devpts', 'rootfs', 'cgroup', 'cgroup2', 'aufs', 'mqueue', 'fusectl', 'securityfs', 'debugfs', 'tracefs', 'pstore', 'autofs', 'overlay']);
-/** Small files that every manager provides anew. */
-const PROVIDED = /^\/(etc\/(hosts|hostname|resolv\.conf)|dev\/termination-log|run\/\.containerenv|run\/secrets(\/.*)?|var\/run\/secrets\/.*|proc\/.*|sys(\/.*)?)$/;
+/** Directories in memory that all of the node uses. */
+const OF_THE_NODE = /^\/(run|tmp|dev|dev\/shm|dev\/mqueue|var\/run|run\/lock|run\/user(\/\d+)?|run\/systemd(\/.*)?|sys\/.*)\/?$/;
 const MEMORY_FILE_SYSTEMS: ReadonlySet<string> = new Set(['tmpfs', 'ramfs']);
 
 interface Bind {
@@ -30,10 +31,19 @@ function binds(container: Container, mounts: readonly Mount[]): Bind[] {
   });
 }
 
-/** Bind mounts from memory: gone with the container, and not in CRIU's images. Read-only and provided ones are not its own. */
+function isDirectory(path: string): boolean {
+  try {
+    return statSync(path).isDirectory();
+  } catch {
+    return false;
+  }
+}
+
+/** Directories bound from memory: gone with the container, and not in CRIU's images. Read-only, provided and the node's own ones are not the container's. */
 export function findVolumes(container: Container, mounts: readonly Mount[]): Volume[] {
   return binds(container, mounts)
-    .filter(({ destination, mount }) => MEMORY_FILE_SYSTEMS.has(mount.fsType) && !mount.options.includes('ro') && !PROVIDED.test(destination) && !destination.startsWith('/dev/mqueue'))
+    .filter(({ mount, source }) => MEMORY_FILE_SYSTEMS.has(mount.fsType) && !mount.options.includes('ro') && !OF_THE_NODE.test(source))
+    .filter(({ destination }) => !PROVIDED.test(destination) && isDirectory(`/proc/${container.pid}/root${destination}`))
     .map(({ destination, source, mount }) => ({ destination, source, fstype: mount.fsType }));
 }
 
