@@ -28,7 +28,8 @@ box_clean() { # STATE
 group_kill() { # GROUP
   if [ -e "$1/cgroup.kill" ]; then echo 1 > "$1/cgroup.kill"; fi 2>/dev/null
   find "$1" -name freezer.state -exec sh -c 'for f; do echo THAWED > "$f"; done' thaw {} + 2>/dev/null
-  find "$1" -name cgroup.procs -exec cat {} + 2>/dev/null | sort -u | xargs -r kill -KILL 2>/dev/null
+  # A process that is just going is listed as 0, which for kill is the caller's own group.
+  find "$1" -name cgroup.procs -exec cat {} + 2>/dev/null | grep -x '[1-9][0-9]*' | sort -u | xargs -r kill -KILL 2>/dev/null
 }
 
 # Cleans what earlier boxes left whose script and janitor were both killed. The caller holds the lock of all boxes.
