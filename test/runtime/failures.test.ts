@@ -111,7 +111,8 @@ describe('failures', () => {
       const found = await container.inspect();
       const good = request(found, 'good');
       await new Freezer(found.freezer!).freezeSettled({ signal: undefined, timeoutMs: 5000 });
-      await dump({ ...good, flags: { ...flags, leaveRunning: false } }, tools, { signal: undefined, timeoutMs: 20_000 });
+      const { leftRunning } = await dump({ ...good, flags: { ...flags, leaveRunning: false } }, tools, { signal: undefined, timeoutMs: 20_000 });
+      if (leftRunning) await remove(found.at, found.id, { force: true, signal: undefined });
       const id = parseContainerId(`fail-${runtime}-restored`);
       const directory = join('/srv', id);
       const attempt = async (name: string, change: { hook?: string; abortAfterMs?: number; spoil?: () => void }): Promise<unknown> => {

@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import { readStat } from '../../host/proc.ts';
+import { unmountBelow } from '../../host/unmount.ts';
 import type { RestoreRequest, Toolchain } from '../types.ts';
 import type { Version } from '../toolchain.ts';
 import { restoreArgs, runtimeLog } from './args.ts';
@@ -86,6 +87,8 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
     // Somebody was faster with this id: that container is not ours to remove.
     if (isStasisError(error, 'CONTAINER_EXISTS')) throw error;
     await remove(at, id, { force: true, bundle: request.bundle, signal: undefined });
+    // An older criu that was killed leaves its view of the cgroups mounted there.
+    unmountBelow(request.workDir);
     throw error;
   }
 }
