@@ -69,12 +69,8 @@ export class Operations {
     const joined = this.join<T>(options.id, options.kind, options.target);
     if (joined !== undefined) return joined;
     if (this.#stopping) throw new StasisError('AGENT_STOPPING', 'the agent is shutting down', { hint: 'try again when it is back' });
-    const holder = this.#busy.get(options.exclusive);
-    if (holder !== undefined) {
-      throw new StasisError('CONTAINER_BUSY', `${options.target} is in use by operation ${holder}`, { hint: `wait for it, or cancel it: stasis cancel ${holder}` });
-    }
+    this.claim(options.id, options.exclusive, options.target);
     const operation = new Operation({ ...options, clock: this.#clock, failpoints: this.#failpoints, changed: (changed) => this.#tell(changed) });
-    this.#busy.set(options.exclusive, options.id);
     const outcome = operation.run(async () => {
       using _slot = await this.#slots.acquire(1, { signal: operation.signal });
       return body(operation);
@@ -82,6 +78,15 @@ export class Operations {
     outcome.catch(() => undefined);
     this.#entries.set(options.id, { operation, options, outcome });
     return { operation, outcome };
+  }
+
+  /** Takes a further key, for an operation that learns while it runs what it works on. Throws CONTAINER_BUSY. */
+  claim(id: OperationId, exclusive: string, what: string): void {
+    const holder = this.#busy.get(exclusive);
+    if (holder !== undefined && holder !== id) {
+      throw new StasisError('CONTAINER_BUSY', `${what} is in use by operation ${holder}`, { hint: `wait for it, or cancel it: stasis cancel ${holder}` });
+    }
+    this.#busy.set(exclusive, id);
   }
 
   get(id: OperationId): Operation {
@@ -123,7 +128,7 @@ export class Operations {
   }
 
   #ended(options: StartOptions): void {
-    this.#busy.delete(options.exclusive);
+    for (const [key, holder] of this.#busy) if (holder === options.id) this.#busy.delete(key);
     for (const [id, entry] of this.#entries) {
       if (this.#entries.size <= KEEP_ENDED) break;
       if (entry.operation.status().state !== 'running') {

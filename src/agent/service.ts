@@ -126,8 +126,15 @@ async function* serveVerify(agent: AgentContext, request: api.VerifyCheckpointRe
 
 function startDelete(agent: AgentContext, request: api.DeleteCheckpointRequest, { caller }: CallContext): Started<void> {
   const checkpointId = parseCheckpointId(request.checkpoint);
+  const id = operationId(request.operationId);
+  const joined = agent.operations.join<void>(id, 'delete', checkpointId);
+  if (joined !== undefined) return joined;
+  const reading = agent.operations.list().find(({ state, kind, target }) => state === 'running' && target === checkpointId && kind !== 'delete');
+  if (reading !== undefined) {
+    throw new StasisError('CHECKPOINT_IN_USE', `operation ${reading.id} (${reading.kind}) reads checkpoint ${checkpointId}`, { hint: `wait for it, or cancel it: stasis cancel ${reading.id}` });
+  }
   return agent.operations.start({
-    id: operationId(request.operationId), kind: 'delete', target: checkpointId, steps: DELETE_STEPS, deadlineMs: agent.settings.operationDeadlineMs,
+    id, kind: 'delete', target: checkpointId, steps: DELETE_STEPS, deadlineMs: agent.settings.operationDeadlineMs,
     exclusive: `checkpoint ${checkpointId}`, principal: caller.principal, reason: request.reason,
   }, (operation) => operation.step('delete', async (signal) => {
     await agent.repository.delete(checkpointId, { signal });

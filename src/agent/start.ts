@@ -46,7 +46,8 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   await using stack = new AsyncDisposableStack();
   makePrivateDirectory(config.stateDirectory);
   makePrivateDirectory(config.runDirectory);
-  stack.use(lockState(config.stateDirectory));
+  stack.use(lockDirectory(config.stateDirectory));
+  stack.use(lockDirectory(config.runDirectory));
   const toolchain = await probeToolchain({ criu: config.criu.binary, runtimes: [{ name: 'runc', binary: config.runtimes.runc.binary }, { name: 'crun', binary: config.runtimes.crun.binary }] }, { signal: undefined });
   log.event('node.probed', { kernel: toolchain.kernel, criu: toolchain.criu.text, runtimes: toolchain.runtimes.map(({ name, version: number }) => `${name} ${number}`) });
   for (const problem of toolchain.problems) log.event('node.problem', { problem });
@@ -130,8 +131,8 @@ function requireRoot(): void {
   throw new StasisError('HOST_UNSUPPORTED', 'the agent must run as root: it freezes and rebuilds processes of others', { hint: 'start it as root, or as a privileged DaemonSet' });
 }
 
-/** Two agents with one state directory would undo each other's work. The lock ends with the process. */
-function lockState(directory: string): Disposable {
+/** Two agents with one state or run directory would undo each other's work. The lock ends with the process. */
+function lockDirectory(directory: string): Disposable {
   const path = join(directory, 'lock');
   const fd = openSync(path, 'w', 0o600);
   if (!tryLock(fd)) {

@@ -12,6 +12,8 @@ export interface ContainerOptions {
   readonly runtime: RuntimeName;
   readonly id: string;
   readonly args: readonly string[];
+  /** For bundle, layers and output; below /srv by its id unless told. */
+  readonly directory?: string;
   /** NAME=VALUE, beside PATH. */
   readonly env?: readonly string[];
   /** Beside runc's default three: "CAP_SYS_ADMIN", … */
@@ -73,7 +75,7 @@ function writeSpec(bundle: string, options: ContainerOptions): void {
 /** Starts a container as its own session with the box's root below an overlay. Fails the test when it does not start. */
 export async function startContainer(options: ContainerOptions): Promise<TestContainer> {
   const at = rootOf(options.runtime);
-  const directory = join('/srv', options.id);
+  const directory = options.directory ?? join('/srv', options.id);
   const [bundle, outputFile, errorFile, pidFile] = ['bundle', 'stdout.log', 'stderr.log', 'pid'].map((name) => join(directory, name)) as [string, string, string, string];
   for (const name of ['bundle/rootfs', 'upper', 'work']) mkdirSync(join(directory, name), { recursive: true });
   execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `lowerdir=/,upperdir=${directory}/upper,workdir=${directory}/work`, join(bundle, 'rootfs')]);

@@ -19,11 +19,12 @@ export interface Counter {
 let serial = 0;
 
 /** Counts into a file of its root file system, so that it can be read wherever it was restored. */
-export async function startCounter(runtime: 'runc' | 'crun'): Promise<Counter> {
+export async function startCounter(runtime: 'runc' | 'crun', like: { readonly id?: string } = {}): Promise<Counter> {
   serial += 1;
-  const id = `counter-${runtime}-${process.pid}-${serial}`;
+  const name = `counter-${runtime}-${process.pid}-${serial}`;
+  const id = like.id ?? name;
   const container = await startContainer({
-    runtime, id, args: ['/bin/sh', '-c', 'i=0; while :; do i=$((i+1)); echo "$i" >> /counter; echo "$i"; sleep 0.02; done'],
+    runtime, id, directory: `/srv/${name}`, args: ['/bin/sh', '-c', 'i=0; while :; do i=$((i+1)); echo "$i" >> /counter; echo "$i"; sleep 0.02; done'],
   });
   let { pid } = container;
   const numbers = (): number[] => readFileSync(`/proc/${pid}/root/counter`, 'utf8').split('\n').slice(0, -1).map(Number);

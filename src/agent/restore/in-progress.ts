@@ -99,6 +99,7 @@ export class RestoreInProgress implements AsyncDisposable {
   async finish(signal: AbortSignal): Promise<Container> {
     const { agent, plan, operation, staging } = this.#parts;
     const container = await findContainer(agent.roots, plan.id, { signal });
+    operation.settle();
     agent.journal.remove(operation.id);
     // What was made stays: the stack is emptied without being run.
     this.#parts.undo.move();

@@ -70,7 +70,7 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
     const reader = await agent.repository.open(request.checkpoint, { signal });
     return { reader, description: podDescription(reader.summary) };
   });
-  const plan = await operation.step('examine', (signal) => examineRestore(agent, request, opened, signal));
+  const plan = await operation.step('examine', (signal) => examineRestore(agent, request, opened, operation, signal));
   await using inProgress = await operation.step('prepare', (signal) => RestoreInProgress.prepare(agent, plan, operation, signal));
   await operation.step('files', (signal) => inProgress.files(signal));
   await operation.step('fetch', (signal) => inProgress.fetch(signal));
@@ -84,7 +84,7 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
   };
 }
 
-async function examineRestore(agent: AgentContext, request: RestoreRequest, opened: Pick<RestorePlan, 'reader' | 'description'>, signal: AbortSignal): Promise<RestorePlan> {
+async function examineRestore(agent: AgentContext, request: RestoreRequest, opened: Pick<RestorePlan, 'reader' | 'description'>, operation: Operation, signal: AbortSignal): Promise<RestorePlan> {
   const { description, reader } = opened;
   const saved = description.containers[0];
   if (saved === undefined || description.containers.length !== 1) {
@@ -96,6 +96,9 @@ async function examineRestore(agent: AgentContext, request: RestoreRequest, open
   }
   const id = parseContainerId(request.container ?? saved.id);
   const at = restoreRoot(agent, request.runtime ?? saved.runtime);
+  // Others may be restoring at the same time: what one finds free must not be taken by both.
+  for (const key of [`restore as ${id}`, `container ${at.root}/${id}`]) agent.operations.claim(operation.id, key, `container ${id}`);
+  if (!request.clone) agent.operations.claim(operation.id, `lineage ${reader.summary.lineage}`, `the lineage of checkpoint ${request.checkpoint}`);
   await requireFreeId(agent, id, signal);
   if (!request.clone) await requireNoCopy(agent, reader, signal);
   return { ...opened, saved, id, at, request, flags: restoreFlags(request, saved) };
