@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { afterEach, beforeEach, describe, it } from 'node:test';
 import { isStasisError } from '../../src/core/errors.ts';
 import { parseContainerId } from '../../src/core/ids.ts';
-import { readMountinfo } from '../../src/host/mountinfo.ts';
+import { overlayLayers, readMountinfo } from '../../src/host/mountinfo.ts';
 import { openBundle, removeBundle, type BundleRequest, type OciSpec } from '../../src/runtime/index.ts';
 import { cgroupsPathFor } from '../../src/runtime/bundle/restore-spec.ts';
 
@@ -58,6 +58,18 @@ describe('bundles', () => {
     await bundle.remove();
     assert.ok(!existsSync(bundle.directory));
     assert.ok(existsSync(join(base, 'lower2', 'b')), 'the layers are untouched');
+  });
+
+  it('mounts more layers than a page of options can name, and reads them back', async () => {
+    const lower = Array.from({ length: 60 }, (_, index) => join(base, `${'long'.repeat(40)}-${index}:,x`));
+    for (const [index, layer] of lower.entries()) {
+      mkdirSync(layer);
+      writeFileSync(join(layer, `file-${index}`), '');
+    }
+    const bundle = await openBundle({ ...request, rootfs: { ...request.rootfs, lower } as BundleRequest['rootfs'] });
+    await bundle.mount();
+    assert.ok(existsSync(join(bundle.rootfs, 'file-0')) && existsSync(join(bundle.rootfs, 'file-59')));
+    assert.deepEqual(overlayLayers(readMountinfo('self').find(({ mountPoint }) => mountPoint === bundle.rootfs)!).lower, lower);
   });
 
   it('writes a config.json without hooks and foreign criu configuration', async () => {

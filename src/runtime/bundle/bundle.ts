@@ -1,10 +1,11 @@
 /** The bundle a container is restored in: one given by the caller, or one rebuilt from what the checkpoint knows. */
 import { chmodSync, mkdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { StasisError } from '../../core/errors.ts';
+import { StasisError, isStasisError } from '../../core/errors.ts';
 import type { ContainerId } from '../../core/ids.ts';
 import { removeTree } from '../../host/files.ts';
 import { MS_NODEV, MS_NOSUID, mount } from '../../host/libc.ts';
+import { mountOverlay, type OverlayMount } from '../../host/overlay.ts';
 import { removeTreeAndMounts, unmountBelow } from '../../host/unmount.ts';
 import { isBindMount, readSpec, rootPath } from '../spec.ts';
 import { printable } from '../text.ts';
@@ -40,8 +41,6 @@ export interface Bundle {
 
 /** Overlay options that the upper directory depends on; the rest is the mounter's choice. */
 const LAYER_OPTIONS = /^(redirect_dir|index|metacopy|xino|nfs_export)=|^userxattr$/;
-/** The kernel takes one page of options. */
-const MAX_OPTIONS = 4095;
 
 /** Throws RESTORE_INCOMPATIBLE with what is missing on this node. Nothing of the node is used before all of it was found. */
 export async function openBundle(request: BundleRequest): Promise<Bundle> {
@@ -95,27 +94,20 @@ function memoryVolume(target: string): string {
   return target;
 }
 
-/** Colons separate layers and backslashes escape them; a comma ends the option. */
-function escaped(path: string): string {
-  return path.replace(/[\\:,]/g, '\\$&');
-}
-
 function prepareOverlay(directory: string, rootfs: Rootfs & { kind: 'overlay' }): { upper: string; mount: () => void } {
   const [upper, work, merged] = ['upper', 'work', 'rootfs'].map((name) => join(directory, name)) as [string, string, string];
   for (const path of [upper, work, merged]) mkdirSync(path);
   // The mode of the upper directory is that of the container's "/".
   chmodSync(upper, statSync(rootfs.lower[0]!).mode & 0o7777);
-  const options = [`lowerdir=${rootfs.lower.map(escaped).join(':')}`, `upperdir=${escaped(upper)}`, `workdir=${escaped(work)}`, ...rootfs.options.filter((option) => LAYER_OPTIONS.test(option))].join(',');
-  if (Buffer.byteLength(options) > MAX_OPTIONS) {
-    throw new StasisError('RESTORE_INCOMPATIBLE', `the ${rootfs.lower.length} layers of the root file system have names too long to be mounted together`, { hint: 'mount them yourself and give the bundle (--bundle)' });
-  }
-  return { upper, mount: () => mountOverlay(merged, options) };
+  const options = rootfs.options.filter((option) => LAYER_OPTIONS.test(option));
+  return { upper, mount: () => mountRoot(merged, { lower: rootfs.lower, upper, work, options }) };
 }
 
-function mountOverlay(merged: string, options: string): void {
+function mountRoot(merged: string, overlay: OverlayMount): void {
   try {
-    mount('overlay', merged, 'overlay', 0, options);
+    mountOverlay(merged, overlay);
   } catch (error) {
+    if (isStasisError(error)) throw error;
     throw new StasisError('RESTORE_FAILED', `the root file system could not be mounted at ${printable(merged)}: ${(error as Error).message}`, {
       cause: error, hint: 'the agent\'s state directory must be on a file system that can hold overlay upper directories (ext4, xfs), not on an overlay or NFS',
     });

@@ -16,11 +16,11 @@ import { checkSockets } from './socket-checks.ts';
 
 export interface ExamineOptions {
   readonly signal: AbortSignal | undefined;
-  /** Deleted open files up to this size travel in the images; 512 MiB unless told. */
+  /** Deleted open files up to this size travel in the images; 64 MiB unless told. */
   readonly ghostLimitBytes?: number;
 }
 
-const DEFAULT_GHOST_LIMIT = 512 * MiB;
+const DEFAULT_GHOST_LIMIT = 64 * MiB;
 
 /** Most telling first: the first fatal finding is the one that a person reads. */
 const checks: readonly Check[] = [
