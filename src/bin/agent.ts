@@ -1,6 +1,7 @@
 /** stasis-agent: reads the configuration, builds the agent, runs it until it is told to stop. */
 import { agentUsage, parseAgentArguments } from '../config/arguments.ts';
 import { loadConfig } from '../config/load.ts';
+import { giveBackFreedMemory } from '../host/libc.ts';
 import { startAgent } from '../agent/start.ts';
 import { asStasisError, errorTable } from '../core/errors.ts';
 import { version } from '../core/version.ts';
@@ -11,6 +12,7 @@ import { createMetrics } from '../telemetry/metrics.ts';
 const EXIT_CRASHED = 70;
 
 async function main(): Promise<number> {
+  giveBackFreedMemory();
   const parsed = parseAgentArguments(process.argv.slice(2));
   if (parsed.help || parsed.version) {
     process.stdout.write(parsed.help ? agentUsage() : `stasis-agent ${version}\n`);

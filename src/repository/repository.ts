@@ -29,7 +29,7 @@ export interface RepositoryOptions {
   readonly clock: Clock;
   /** Stage threads; as many as processors is right. */
   readonly workers: number;
-  /** Hard limit of pack buffers and workers' scratch memory; 96 MiB unless told. Fewer workers run if it is too little. */
+  /** Hard limit of pack buffers and workers' scratch memory; 64 MiB unless told. Fewer workers run if it is too little. */
   readonly memoryBytes?: number;
   /** Hexadecimal Ed25519 public keys that are trusted beside the node's own. */
   readonly trustedSigners?: readonly string[];
@@ -42,7 +42,7 @@ interface Options {
 }
 
 /** Four packs of 16 MiB and the scratch of two workers. More did not make two workers faster (measured). */
-const DEFAULT_MEMORY_BYTES = 96 * MiB;
+const DEFAULT_MEMORY_BYTES = 64 * MiB;
 /** How many checkpoints' lineages are remembered; they never change. */
 const REMEMBERED = 10_000;
 

@@ -7,7 +7,7 @@ import { setFlagsFromString } from 'node:v8';
 import { runInNewContext } from 'node:vm';
 import { MiB } from '../../core/units.ts';
 
-const EVERY_BYTES = 16 * MiB;
+const EVERY_BYTES = 4 * MiB;
 
 export class Collector {
   readonly #collect: (options: { type: 'minor' }) => void;
