@@ -32,7 +32,16 @@ async function find(name: string): Promise<{ manager: string; checkpointable: bo
   return containers.find((container) => container.name === name);
 }
 
-const numberIn = (pid: number, path: string): number => Number(readFileSync(`/proc/${pid}/root${path}`, 'utf8'));
+/** The shell empties the file before it writes: read again then. */
+function numberOf(path: string): number {
+  for (let tries = 0; tries < 1000; tries++) {
+    const number = Number(readFileSync(path, 'utf8'));
+    if (number > 0) return number;
+  }
+  throw new Error(`${path} stays empty`);
+}
+
+const numberIn = (pid: number, path: string): number => numberOf(`/proc/${pid}/root${path}`);
 
 async function assertCounting(pid: number, path: string, from: number): Promise<void> {
   for (let waited = 0; waited < 3000 && numberIn(pid, path) <= from; waited += 20) await delay(20);
@@ -103,8 +112,7 @@ void describe('containerd', () => {
     try {
       await delay(300);
       assert.equal((await find('managed'))?.manager, 'containerd');
-      const before = Number(readFileSync(`${root}/upper/n`, 'utf8'));
-      assert.ok(before > 0);
+      const before = numberOf(`${root}/upper/n`);
       const saved = await checkpoint(agent, 'managed');
       for (let tries = 0; tries < 100 && !/managed\s+\d+\s+STOPPED/.test(run('ctr', 'task', 'ls')); tries++) await delay(50);
       assert.match(run('ctr', 'task', 'ls'), /managed\s+\d+\s+STOPPED/);

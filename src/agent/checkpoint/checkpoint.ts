@@ -70,7 +70,7 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
 }
 
 async function examineOrRefuse(agent: AgentContext, container: Container, flags: CheckpointFlags, signal: AbortSignal): Promise<Verdict> {
-  const verdict = await examine(container, agent.toolchain, flags, { signal });
+  const verdict = await examine(container, agent.toolchain, flags, { signal, ghostLimitBytes: agent.settings.ghostLimitBytes });
   const fatal = verdict.findings.filter((finding) => finding.severity === 'fatal');
   const first = fatal[0];
   if (first !== undefined) {

@@ -8,7 +8,7 @@ import { StasisError } from '../../core/errors.ts';
 import { Freezer } from '../../host/cgroup.ts';
 import { Guard, budgetExceeded, recoverGuard } from '../../host/guard.ts';
 import { processAlive, readStatus } from '../../host/proc.ts';
-import { sessionLeaderAlive } from '../../host/session.ts';
+import { killSession, runsCriu } from '../../host/session.ts';
 import type { Container } from '../../runtime/types.ts';
 
 export interface FrozenOptions {
@@ -84,6 +84,11 @@ export class FrozenContainer implements AsyncDisposable {
     await Promise.race([this.#guard.dumped({ signal }), ended]);
   }
 
+  /** Ends runtime and criu. Only for a container that is dead: a living one might die of it. */
+  endRuntime(): Promise<void> {
+    return killSession(this.#guard.sessionFile);
+  }
+
   /** Whether the guard has let it go. */
   get overdue(): boolean {
     return this.#guard.fired;
@@ -129,10 +134,14 @@ export class FrozenContainer implements AsyncDisposable {
     if (!processAlive(pid, pidStart)) this.#guard.markDone();
   }
 
-  /** criu traces every task from before its images to their end; a criu that was killed has let them go. */
+  /**
+   * criu traces every task from before its images to their end; a criu that was killed has let them go. A container
+   * that was killed under its hands has not run since: its checkpoint is all that is left of it.
+   */
   #requireHeld(): void {
-    const tracer = readStatus(this.#options.container.pid)?.get('TracerPid') ?? '0';
-    if (tracer === '0' || !sessionLeaderAlive(this.#guard.sessionFile)) throw this.lost();
+    const { pid, pidStart } = this.#options.container;
+    const traced = readStatus(pid)?.get('TracerPid') !== '0';
+    if (!runsCriu(this.#guard.sessionFile) || (processAlive(pid, pidStart) && !traced)) throw this.lost();
   }
 
   /** A frozen task takes even SIGKILL only when it is thawed, and then before anything else. */

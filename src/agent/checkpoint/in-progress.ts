@@ -47,6 +47,10 @@ export interface InProgressParts {
   readonly mark: (state: 'written' | 'committed') => void;
 }
 
+const WATCH_MS = 250;
+/** criu gets this long to see for itself that the container has ended. */
+const DEAD_MS = 1000;
+
 export const IMAGES_PREFIX = 'containers/0/criu/';
 
 export class CheckpointInProgress implements AsyncDisposable {
@@ -116,6 +120,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     }, agent.toolchain, { signal: undefined, timeoutMs: this.#parts.budgetMs });
     this.#dump = dumping;
     dumping.catch(() => undefined);
+    using _watch = this.#watchContainer();
     try {
       await Promise.all([frozen.imagesWritten(dumping, signal), this.#deltas(signal)]);
       // criu has put links to nameless open files into the root file system: they belong to the checkpoint.
@@ -126,11 +131,23 @@ export class CheckpointInProgress implements AsyncDisposable {
     }
   }
 
+  /** A criu under whose hands the tasks were killed may wait for them until its budget ends: without a container it has no work. */
+  #watchContainer(): Disposable {
+    const { container, frozen } = this.#parts;
+    let dead = 0;
+    const timer = setInterval(() => {
+      if (processAlive(container.pid, container.pidStart)) return;
+      dead += WATCH_MS;
+      if (dead === DEAD_MS) void frozen.endRuntime();
+    }, WATCH_MS);
+    return { [Symbol.dispose]: () => clearInterval(timer) };
+  }
+
   /** criu waits for the commit now. If it ends before, the container goes on and nothing more is to be sealed. */
   #watchDump(dumping: Promise<{ leftRunning: boolean }>): void {
     const { operation, frozen } = this.#parts;
     const lost = (): void => {
-      if (!this.#undoing) operation.cancel(frozen.lost());
+      if (!this.#undoing) operation.cancel(this.#explain(frozen.lost()));
     };
     dumping.then(({ leftRunning }) => { if (!leftRunning) lost(); }, lost);
   }
@@ -199,7 +216,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   }
 
   /** A container that died is the cause, whatever criu had to say about it. */
-  #explain(error: unknown): unknown {
+  #explain<T>(error: T): T | StasisError {
     const { id, pid, pidStart } = this.container;
     if (processAlive(pid, pidStart)) return this.#parts.frozen.overdue ? budgetExceeded() : error;
     return new StasisError('CONTAINER_EXITED', `container ${id} ended while it was checkpointed`, { cause: error, hint: 'no checkpoint was made; start the container again' });

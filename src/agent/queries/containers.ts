@@ -34,7 +34,7 @@ async function verdictOf(agent: AgentContext, container: Container, signal: Abor
     return { checkpointable: false, memory: nothing, volumes: [], findings: [{ severity: 'fatal', kind: 'not-running', message, hint: 'only a running or paused container has something to save' }] };
   }
   try {
-    return await examine(container, agent.toolchain, askedFor, { signal });
+    return await examine(container, agent.toolchain, askedFor, { signal, ghostLimitBytes: agent.settings.ghostLimitBytes });
   } catch (error) {
     const { message, hint } = asStasisError(error, 'it could not be examined');
     return { checkpointable: false, memory: nothing, volumes: [], findings: [{ severity: 'fatal', kind: 'unreadable', message, hint: hint ?? 'look again' }] };

@@ -79,6 +79,20 @@ export function checkDevices(scene: Scene): Finding[] {
   return findings;
 }
 
+/** A file that was opened outside and inherited: CRIU looks for its mount among the container's and does not find it. */
+export function checkForeignFiles(scene: Scene): Finding[] {
+  const mounts = new Set(scene.mounts.map(({ id }) => String(id)));
+  const init = scene.tree.processes[0];
+  for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('/') && !name.startsWith('/memfd:') && !name.startsWith('/dev/'))) {
+    // A process with mounts of its own has its files there.
+    if (process.namespaces.mnt !== init?.namespaces.mnt) continue;
+    const mount = /^mnt_id:\s*(\d+)$/m.exec(descriptorInfo(process, fd) ?? '')?.[1];
+    if (mount === undefined || mounts.has(mount)) continue;
+    return [fatal('foreign-file', `${who(process)} has ${printable(target)} open, descriptor ${fd}, a file outside the container`, 'start the container with pipes (or /dev/null) as its standard descriptors, and close what it inherits', process)];
+  }
+  return [];
+}
+
 /** A terminal on the standard descriptors whose master is outside. */
 export function checkTerminals(scene: Scene): Finding[] {
   if (scene.flags.shellJob || scene.container.spec.process?.terminal === true) return [];

@@ -4,7 +4,7 @@ import { readMountinfo } from '../../host/mountinfo.ts';
 import { processAlive, readNamespaces } from '../../host/proc.ts';
 import type { CheckpointFlags, Container, Finding, Toolchain, Verdict } from '../types.ts';
 import { collect } from './collect.ts';
-import { checkAnonymousInodes, checkDeletedFiles, checkDevices, checkPipes, checkTerminals, checkWatches } from './descriptor-checks.ts';
+import { checkAnonymousInodes, checkDeletedFiles, checkDevices, checkForeignFiles, checkPipes, checkTerminals, checkWatches } from './descriptor-checks.ts';
 import { fatal, type Check, type Scene } from './findings.ts';
 import { checkProblems, checkSpecification, checkStatus, checkVersions } from './host-checks.ts';
 import { checkLocks } from './lock-checks.ts';
@@ -24,7 +24,7 @@ const DEFAULT_GHOST_LIMIT = 64 * MiB;
 
 /** Most telling first: the first fatal finding is the one that a person reads. */
 const checks: readonly Check[] = [
-  checkVersions, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSockets, checkTerminals, checkLocks,
+  checkVersions, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSockets, checkTerminals, checkForeignFiles, checkLocks,
   checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
   checkBindMounts, checkPipes, checkWatches, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];
