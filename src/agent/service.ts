@@ -2,7 +2,7 @@
 import { StasisError, isStasisError } from '../core/errors.ts';
 import { newOperationId, parseCheckpointId, parseOperationId, type OperationId } from '../core/ids.ts';
 import type { AgentHandlers, CallContext, CheckpointEvent, RestoreEvent, VerifyEvent } from '../rpc/api.ts';
-import * as api from '../rpc/api.ts';
+import type * as api from '../rpc/api.ts';
 import { findContainer } from '../runtime/index.ts';
 import type { Container, RuntimeName } from '../runtime/types.ts';
 import { CHECKPOINT_STEPS, checkpoint, type CheckpointOutcome } from './checkpoint/checkpoint.ts';

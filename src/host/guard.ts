@@ -61,14 +61,14 @@ export class Guard implements AsyncDisposable {
     child.unref();
     try {
       const timeout = AbortSignal.timeout(ARM_TIMEOUT_MS);
-      await Promise.race([once(child.stdout!, 'data', { signal: timeout }), once(child, 'exit', { signal: timeout }).then(() => Promise.reject(new Error('it ended at once')))]);
+      await Promise.race([once(child.stdout, 'data', { signal: timeout }), once(child, 'exit', { signal: timeout }).then(() => Promise.reject(new Error('it ended at once')))]);
     } catch (error) {
       await guard[Symbol.asyncDispose]();
       throw new StasisError('INTERNAL', 'the guard of the freeze could not be started, so nothing was frozen', { cause: error, hint: `try ${script} by hand` });
     }
-    child.stdout!.destroy();
+    child.stdout.destroy();
     // A guard that was killed shows as gone, not as an error of its pipe.
-    child.stdin!.on('error', () => undefined);
+    child.stdin.on('error', () => undefined);
     return guard;
   }
 
