@@ -12,11 +12,14 @@ box_root() { # SUITE
     exec {lock}> "$box_cache/lock-root-$suite"
     flock "$lock"
     if [ ! -d "$dir" ]; then
+      # Left over: what a killed maker made, and roots of recipes that nobody used for two weeks.
       rm -rf "$box_cache/root-$suite-"*.partial.*
+      find "$box_cache" -maxdepth 1 -name 'root-*' -mtime +14 -exec rm -rf {} +
       echo "stasis: making the root file system of the node in a box: Debian $suite, once, about a minute…" >&2
       "$repo/deploy/image/make-root" "$suite" box "$dir" {lock}>&- || return
     fi
     exec {lock}>&-
   fi
+  touch "$dir"
   printf '%s\n' "$dir"
 }
