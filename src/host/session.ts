@@ -17,10 +17,12 @@ function members(session: number): number[] {
   });
 }
 
-/** Whether the runtime itself lives: it leads its session. */
-export function sessionLeaderAlive(sessionFile: string): boolean {
+/** Whether the runtime, which leads its session, and criu both live. */
+export function runsCriu(sessionFile: string): boolean {
   const session = readSession(sessionFile);
-  return session !== undefined && members(session).includes(session);
+  if (session === undefined) return false;
+  const pids = members(session);
+  return pids.includes(session) && pids.some((pid) => readStat(pid)?.comm === 'criu');
 }
 
 function readSession(sessionFile: string): number | undefined {
