@@ -100,6 +100,20 @@ export function processAlive(pid: number, startTime: number): boolean {
   return stat !== undefined && stat.startTime === startTime && stat.state !== 'Z' && stat.state !== 'X';
 }
 
+/** PF_EXITING of the kernel's linux/sched.h. */
+const EXITING = 0x4;
+
+/**
+ * Whether this very process runs, and is not about to end: the first process of a pid namespace that was killed waits for all
+ * others in it, and those can be held by whoever traces them.
+ */
+export function processRuns(pid: number, startTime: number): boolean {
+  if (!processAlive(pid, startTime)) return false;
+  // Fields after the name: state, parent, group, session, terminal, its group, flags.
+  const flags = Number(readProc(pid, 'stat')?.replace(/.*\) /s, '').split(' ')[6]);
+  return (flags & EXITING) === 0;
+}
+
 /** The "Name: value" lines of /proc/PID/status. */
 export function readStatus(pid: number): ReadonlyMap<string, string> | undefined {
   const text = readProc(pid, 'status');

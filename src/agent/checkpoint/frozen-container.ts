@@ -7,7 +7,7 @@ import type { Clock } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
 import { Freezer } from '../../host/cgroup.ts';
 import { Guard, budgetExceeded, recoverGuard } from '../../host/guard.ts';
-import { processAlive, readStatus } from '../../host/proc.ts';
+import { processAlive, processRuns, readStatus } from '../../host/proc.ts';
 import { killSession, runsCriu } from '../../host/session.ts';
 import type { Container } from '../../runtime/types.ts';
 
@@ -141,7 +141,7 @@ export class FrozenContainer implements AsyncDisposable {
   #requireHeld(): void {
     const { pid, pidStart } = this.#options.container;
     const traced = readStatus(pid)?.get('TracerPid') !== '0';
-    if (!runsCriu(this.#guard.sessionFile) || (processAlive(pid, pidStart) && !traced)) throw this.lost();
+    if (!runsCriu(this.#guard.sessionFile) || (processRuns(pid, pidStart) && !traced)) throw this.lost();
   }
 
   /** A frozen task takes even SIGKILL only when it is thawed, and then before anything else. */

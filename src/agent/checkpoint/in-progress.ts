@@ -5,7 +5,7 @@ import { invariant } from '../../core/assert.ts';
 import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import { budgetExceeded } from '../../host/guard.ts';
-import { processAlive } from '../../host/proc.ts';
+import { processRuns } from '../../host/proc.ts';
 import { readDumpStats, saveImages } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
@@ -136,7 +136,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     const { container, frozen } = this.#parts;
     let dead = 0;
     const timer = setInterval(() => {
-      if (processAlive(container.pid, container.pidStart)) return;
+      if (processRuns(container.pid, container.pidStart)) return;
       dead += WATCH_MS;
       if (dead === DEAD_MS) void frozen.endRuntime();
     }, WATCH_MS);
@@ -218,7 +218,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   /** A container that died is the cause, whatever criu had to say about it. */
   #explain<T>(error: T): T | StasisError {
     const { id, pid, pidStart } = this.container;
-    if (processAlive(pid, pidStart)) return this.#parts.frozen.overdue ? budgetExceeded() : error;
+    if (processRuns(pid, pidStart)) return this.#parts.frozen.overdue ? budgetExceeded() : error;
     return new StasisError('CONTAINER_EXITED', `container ${id} ended while it was checkpointed`, { cause: error, hint: 'no checkpoint was made; start the container again' });
   }
 }

@@ -1,0 +1,215 @@
+/** Containers that change while they are saved: they end, are killed, fork, were paused before, or are gone. */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { readFileSync, writeFileSync } from 'node:fs';
+import { after, afterEach, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
+import { Freezer } from '../../src/host/cgroup.ts';
+import { assertClean, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { startContainer, waitForOutput, type TestContainer } from '../support/containers.ts';
+import { startCounter, type Counter } from '../support/counter.ts';
+import { findSession, killIfThere, startVictim } from '../support/victim.ts';
+
+let home: AgentHome;
+let agent: TestAgent;
+
+before(() => {
+  home = makeHome();
+});
+
+after(async () => {
+  await removeHome(home);
+});
+
+afterEach(endAgents);
+
+async function failure(attempt: Promise<unknown>): Promise<{ code: string; message: string }> {
+  return attempt.then(() => ({ code: 'none', message: '' }), (error: unknown) => error as { code: string; message: string });
+}
+
+async function done(): Promise<void> {
+  await assertClean(agent);
+  for (const id of await checkpointIds(agent)) await agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined });
+  assert.equal(await agent.stop(), 0);
+}
+
+const asleep = (place: string, ms = 800): Record<string, string> => ({ STASIS_TESTING_FAILPOINT: `${place}=sleep ${ms}` });
+
+/** It has said how many children it has, and makes and ends more all the time. */
+function forker(runtime: 'runc' | 'crun', id: string): Promise<TestContainer> {
+  const program = 'i=0; while :; do i=$((i+1)); (sleep 0.05 & sleep 0.05 & true) & echo $i >> /count; [ $((i % 8)) = 0 ] && wait; done';
+  return startContainer({ runtime, id, args: ['/bin/sh', '-c', program] });
+}
+
+void describe('a container that ends', () => {
+  for (const place of ['checkpoint.examine', 'checkpoint.read-ahead', 'checkpoint.freeze', 'checkpoint.dump', 'checkpoint.seal']) {
+    for (const leaveRunning of [true, false]) {
+      void it(`is killed in ${place}, ${leaveRunning ? 'leave running' : 'stop'}`, async () => {
+        agent = await startAgent(home, asleep(place));
+        const counter = await startCounter('runc');
+        try {
+          const outcome = failure(checkpoint(agent, counter.id, { leaveRunning }));
+          await delay(500);
+          killIfThere(counter.pid);
+          const { code, message } = await outcome;
+          // Images that are complete are a checkpoint, whatever happens to the container afterwards.
+          if (place === 'checkpoint.seal') assert.equal(code, 'none', message);
+          else assert.match(code, /^(CONTAINER_EXITED|NOT_CHECKPOINTABLE)$/, message);
+          await done();
+        } finally {
+          await counter.stop();
+        }
+      });
+    }
+  }
+
+  for (const runtime of ['runc', 'crun'] as const) {
+    void it(`is killed in the middle of its memory (${runtime})`, async () => {
+      agent = await startAgent(home);
+      const victim = await startVictim(runtime, 200);
+      try {
+        const outcome = failure(checkpoint(agent, victim.id));
+        const session = await findSession(home, { imageBytes: 40 * 1024 * 1024 });
+        killIfThere(victim.pid);
+        const { code, message } = await outcome;
+        // A task under criu's hands dies when criu lets it go, or at once.
+        assert.match(code, /^(CONTAINER_EXITED|DUMP_FAILED)$/, message);
+        await session.assertGone();
+        await done();
+      } finally {
+        await victim.stop();
+      }
+    });
+  }
+
+  void it('is deleted between look-up and dump', async () => {
+    agent = await startAgent(home, asleep('checkpoint.read-ahead'));
+    const counter = await startCounter('runc');
+    try {
+      const outcome = failure(checkpoint(agent, counter.id));
+      await delay(400);
+      execFileSync('runc', ['delete', '--force', counter.id]);
+      assert.equal((await outcome).code, 'CONTAINER_EXITED');
+      assert.equal((await failure(checkpoint(agent, counter.id))).code, 'CONTAINER_NOT_FOUND');
+      await done();
+    } finally {
+      await counter.stop();
+    }
+  });
+
+  void it('is replaced by another of its id while the operation waits: that one is not touched', async () => {
+    agent = await startAgent(home, asleep('checkpoint.examine'));
+    const counter = await startCounter('runc');
+    try {
+      const outcome = failure(checkpoint(agent, counter.id));
+      await delay(300);
+      execFileSync('runc', ['delete', '--force', counter.id]);
+      const second = await startCounter('runc', { id: counter.id });
+      try {
+        assert.match((await outcome).code, /^(CONTAINER_EXITED|NOT_CHECKPOINTABLE)$/);
+        await second.assertCounting();
+        await done();
+      } finally {
+        await second.stop();
+      }
+    } finally {
+      await counter.stop();
+    }
+  });
+});
+
+void describe('a container that forks all the time', () => {
+  for (const runtime of ['runc', 'crun'] as const) {
+    void it(`goes on after it was saved, and after it was brought back (${runtime})`, async () => {
+      agent = await startAgent(home);
+      const container = await forker(runtime, `forker-${runtime}-${process.pid}`);
+      const count = (pid: number): number => readFileSync(`/proc/${pid}/root/count`, 'utf8').split('\n').length;
+      const moves = async (pid: number): Promise<void> => {
+        const before = count(pid);
+        for (let waited = 0; waited < 3000 && count(pid) <= before; waited += 20) await delay(20);
+        assert.ok(count(pid) > before, 'it stands still');
+      };
+      try {
+        for (let round = 0; round < 3; round++) {
+          await checkpoint(agent, container.id, { leaveRunning: true });
+          await moves(container.pid);
+        }
+        const { checkpoint: id } = await checkpoint(agent, container.id);
+        await moves((await restore(agent, id)).pid);
+        await done();
+      } finally {
+        await container.stop();
+      }
+    });
+  }
+});
+
+void describe('a container that was paused before', () => {
+  for (const runtime of ['runc', 'crun'] as const) {
+    void it(`stays paused, also when the checkpoint fails or the agent dies; a stop saves it too (${runtime})`, async () => {
+      const counter: Counter = await startCounter(runtime);
+      const freezer = new Freezer({ version: 1, directory: `/sys/fs/cgroup/freezer/${counter.id}` });
+      const assertPaused = (): void => assert.ok(freezer.frozen(), 'it was paused and is not any more');
+      try {
+        execFileSync(runtime, ['pause', counter.id]);
+        agent = await startAgent(home);
+        await checkpoint(agent, counter.id, { leaveRunning: true });
+        assertPaused();
+        await agent.stop();
+        for (const action of ['fail', 'kill']) {
+          agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: `checkpoint.dump.after=${action}` });
+          assert.notEqual((await failure(checkpoint(agent, counter.id, { leaveRunning: true }))).code, 'none');
+          await (action === 'kill' ? agent.exited : agent.stop());
+          agent = await startAgent(home);
+          await assertClean(agent);
+          assertPaused();
+          await agent.stop();
+        }
+        agent = await startAgent(home);
+        execFileSync(runtime, ['resume', counter.id]);
+        await counter.assertCounting();
+        execFileSync(runtime, ['pause', counter.id]);
+        const { checkpoint: id } = await checkpoint(agent, counter.id);
+        await counter.adopt(await restore(agent, id));
+        await counter.assertCounting();
+        await done();
+      } finally {
+        await counter.stop();
+      }
+    });
+  }
+});
+
+void describe('a container that is not running', () => {
+  void it('is refused: created, stopped, unknown', async () => {
+    agent = await startAgent(home);
+    const short = await startContainer({ runtime: 'runc', id: `short-${process.pid}`, args: ['/bin/sh', '-c', 'echo done'] });
+    try {
+      await waitForOutput(short.outputFile, (text) => text.includes('done'));
+      await delay(200);
+      assert.equal((await failure(checkpoint(agent, short.id))).code, 'NOT_CHECKPOINTABLE');
+      assert.equal((await failure(checkpoint(agent, 'nobody-knows-this'))).code, 'CONTAINER_NOT_FOUND');
+      await done();
+    } finally {
+      await short.stop();
+    }
+  });
+
+  void it('has a state that cannot be read: refused with its path, and the others are listed', async () => {
+    agent = await startAgent(home);
+    const counter = await startCounter('runc');
+    const broken = `/run/runc/broken-${process.pid}`;
+    try {
+      execFileSync('mkdir', ['-p', broken]);
+      writeFileSync(`${broken}/state.json`, '{"id":');
+      assert.equal((await failure(checkpoint(agent, `broken-${process.pid}`))).code, 'RUNTIME_FAILED');
+      const { containers } = await agent.client.listContainers({ all: true }, { signal: undefined });
+      assert.ok(containers.some(({ id }) => id === counter.id));
+      await checkpoint(agent, counter.id, { leaveRunning: true });
+      await done();
+    } finally {
+      execFileSync('rm', ['-r', broken]);
+      await counter.stop();
+    }
+  });
+});
