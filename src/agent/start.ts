@@ -11,7 +11,7 @@ import { makePrivateDirectory } from '../host/files.ts';
 import { tryLock } from '../host/libc.ts';
 import { openStaging } from '../host/staging.ts';
 import { TreeThreads } from '../image/tree/index.ts';
-import { fileKeyProvider, openDirectoryStore, openRepository } from '../repository/index.ts';
+import { fileKeyProvider, openRepository } from '../repository/index.ts';
 import { serveAgent } from '../rpc/server.ts';
 import { probeToolchain } from '../runtime/index.ts';
 import type { RuntimeRoot } from '../runtime/types.ts';
@@ -25,6 +25,7 @@ import { recordMetrics } from './metrics.ts';
 import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
 import { agentHandlers } from './service.ts';
+import { openStore } from './store.ts';
 
 /** deploy/libexec of the package that this file was compiled in, wherever the build lies in it. */
 function libexecDirectory(): string {
@@ -53,7 +54,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   for (const problem of toolchain.problems) log.event('node.problem', { problem });
 
   const keys = await fileKeyProvider(config.keys.file);
-  const store = await openDirectoryStore(config.repository.directory);
+  const store = await openStore(config.repository);
   stack.defer(() => store.close());
   const repository = await openRepository({ store, keys, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners });
   stack.defer(() => repository.close());

@@ -128,7 +128,7 @@ function validate(found: Found): Config {
 function complete(config: Config): Config {
   return {
     ...config,
-    repository: { ...config.repository, directory: config.repository.directory || join(config.stateDirectory, 'repository') },
+    repository: { ...config.repository, directory: config.repository.directory || (config.repository.s3.bucket === '' ? join(config.stateDirectory, 'repository') : '') },
     keys: { ...config.keys, file: config.keys.file || join(config.stateDirectory, 'keys', 'node.key') },
   };
 }
@@ -140,6 +140,20 @@ function check(config: Config): void {
       hint: 'over TCP the agent speaks only mutual TLS: name all three files, or use the UNIX socket',
     });
   }
+  checkRepository(config.repository);
+}
+
+function checkRepository({ directory, s3 }: Config['repository']): void {
+  if (s3.bucket === '') {
+    const set = (['prefix', 'endpoint', 'kmsKeyId', 'customerKeyFile', 'caFile'] as const).find((name) => s3[name] !== '');
+    if (set !== undefined) throw new StasisError('CONFIG_INVALID', `repository.s3.${set} is set, but repository.s3.bucket is not`, { hint: 'name the bucket, or leave all of repository.s3 out' });
+    return;
+  }
+  if (directory !== '') throw new StasisError('CONFIG_INVALID', `both repository.directory (${directory}) and repository.s3.bucket (${s3.bucket}) are set`, { hint: 'a node has one repository: leave one of them out' });
+  if ((s3.encryption === 'customer') !== (s3.customerKeyFile !== '')) {
+    throw new StasisError('CONFIG_INVALID', `repository.s3.encryption is ${s3.encryption}, and customerKeyFile is ${s3.customerKeyFile || 'not set'}`, { hint: 'customerKeyFile goes with encryption "customer" and with no other' });
+  }
+  if (s3.kmsKeyId !== '' && s3.encryption !== 'kms') throw new StasisError('CONFIG_INVALID', `repository.s3.kmsKeyId is set, but encryption is ${s3.encryption}`, { hint: 'kmsKeyId goes with encryption "kms"' });
 }
 
 function freeze<T>(value: T): T {

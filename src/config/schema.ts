@@ -47,6 +47,8 @@ function choice<const T extends readonly [string, ...string[]]>(options: T) {
 
 const address = v.pipe(text, v.regex(/^$|^([^:\s]+|\[[0-9a-fA-F:]+\]):\d{1,5}$/, 'expected host:port, [ipv6]:port or nothing'));
 
+const endpoint = v.pipe(text, v.regex(/^$|^https?:\/\/([^/:@\s?#]+|\[[0-9a-fA-F:]+\])(:\d{1,5})?\/?$/, 'expected https://host[:port] without a path, or nothing'));
+
 /** A key: how its value is written, what it is when nobody says, and what it means. */
 function key<const T extends v.GenericSchema, const D>(schema: T, fallback: D, meaning: string) {
   return v.pipe(v.optional(schema, fallback as never), v.description(meaning));
@@ -95,7 +97,22 @@ export const schema = v.strictObject({
   stateDirectory: key(path, '/var/lib/stasis', 'What must survive a reboot: repository, keys, journal. On a real disk.'),
   runDirectory: key(path, '/run/stasis', 'What must not survive a reboot: guards, working directories. On tmpfs.'),
   repository: group({
-    directory: key(optionalPath, '', 'Directory of the repository; empty for repository below stateDirectory.'),
+    directory: key(optionalPath, '', 'Directory of the repository; empty for repository below stateDirectory. Not together with repository.s3.'),
+    s3: group({
+      bucket: key(v.pipe(text, v.regex(/^$|^[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]$/, 'expected the name of a bucket: 3 to 63 of a-z, 0-9, "." and "-"')), '', 'Bucket that holds the repository instead of a directory. Credentials come as AWS tools take them: environment, profile, web identity, role.'),
+      prefix: key(v.pipe(text, v.regex(/^$|^[A-Za-z0-9_.-]+(\/[A-Za-z0-9_.-]+)*$/, 'expected names of A-Z, a-z, 0-9, "_", "." and "-" with "/" between them')), '', 'What the keys of all objects begin with, so that a bucket can hold more than the repository.'),
+      endpoint: key(endpoint, '', 'URL of the provider, https://host[:port]; empty for AWS.'),
+      region: key(text, '', 'Region of the bucket; empty for that of the AWS configuration, with an endpoint us-east-1.'),
+      pathStyle: key(choice(['auto', 'yes', 'no']), 'auto', 'Whether the bucket is in the path (https://host/bucket) or in the name (https://bucket.host). "auto": in the path when there is an endpoint.'),
+      storageClass: key(text, '', 'Storage class of new objects, as the provider calls it; empty for its default. Archives that must be thawed first do not work.'),
+      encryption: key(choice(['bucket', 's3', 'kms', 'customer']), 'bucket', 'Encryption by the provider, beside our own: as the bucket does it, with its keys (SSE-S3), its KMS (SSE-KMS), or with customerKeyFile (SSE-C).'),
+      kmsKeyId: key(text, '', 'Key of the KMS for encryption "kms"; empty for the default one.'),
+      customerKeyFile: key(optionalPath, '', 'File with the 32 bytes of the key for encryption "customer", raw or in base64.'),
+      caFile: key(optionalPath, '', 'File with the CA certificates (PEM) to trust at the endpoint instead of those of the system.'),
+      parallel: key(integer(1, 256), 8, 'Uploads, and downloads, at the same time.'),
+      bandwidth: key(size, 0, 'Most bytes per second that this node sends, and receives; 0 for no limit.'),
+      patience: key(duration, '5m', 'How long a request is repeated while the provider does not answer, or says that it is busy. Budgets and deadlines of operations end it earlier.'),
+    }),
     cipher: key(choice(['xchacha20-poly1305', 'null']), 'xchacha20-poly1305', 'How new checkpoints are sealed. "null" leaves them open: only for measurements, it is recorded in the checkpoint.'),
   }),
   keys: group({

@@ -29,3 +29,8 @@ export interface Store {
   /** Bytes that can still be written, undefined where the store cannot tell. */
   freeBytes(): Promise<number | undefined>;
 }
+
+/** A store that holds something open: a lock, connections. */
+export interface ClosableStore extends Store {
+  close(): Promise<void>;
+}
