@@ -31,6 +31,7 @@ const cases: readonly (readonly [rule: string, path: string, text: string])[] = 
   ['no-restricted-imports', 'src/repository/stage/bad.ts', "import type { Container } from '../../runtime/types.ts';\nexport type Bad = Container;\n"],
   ['no-restricted-imports', 'src/core/bad.ts', "import type { Host } from '../host/proc.ts';\nexport type Bad = Host;\n"],
   ['no-restricted-imports', 'src/image/bad.ts', "import type { Store } from '../repository/store/store.ts';\nexport type Bad = Store;\n"],
+  ['no-restricted-imports', 'src/repository/bad.ts', "import { S3Client } from '@aws-sdk/client-s3';\nexport const client = S3Client;\n"],
   ['no-process-env', 'src/agent/bad.ts', "export const home = process.env['HOME'];\n"],
   ['no-restricted-properties', 'src/agent/bad.ts', 'export const now = Date.now();\n'],
   ['no-console', 'src/agent/bad.ts', "console.log('x');\n"],

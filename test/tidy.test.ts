@@ -22,6 +22,7 @@ const imageMayImport = /^src\/repository\/(types|stage\/port)\.ts$/;
 const owners: Readonly<Record<string, string>> = {
   '@grpc/grpc-js': 'src/rpc/', '@grpc/proto-loader': 'src/rpc/', execa: 'src/host/', koffi: 'src/host/', pino: 'src/telemetry/', yaml: 'src/config/',
   commander: 'src/cli/', 'libsodium-wrappers': 'src/repository/crypto/', 'sodium-native': 'src/repository/crypto/',
+  '@aws-sdk/client-s3': 'src/repository/store/s3/',
 };
 
 function filesBelow(directory: string): string[] {

@@ -33,18 +33,22 @@ export async function recover(agent: AgentContext): Promise<void> {
   await sweepContainers(agent);
 }
 
+/** The agent serves only afterwards: a store that is away must not keep it from its other work for long. */
+const STORE_MS = 60_000;
+
 async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord): Promise<string> {
   const { checkpoint, container } = record;
+  const signal = AbortSignal.timeout(STORE_MS);
   const decision = existsSync(record.guardDirectory) ? await recoverGuard(agent.settings.scripts.guard, record.guardDirectory) : undefined;
   removeTree(record.guardDirectory);
-  if (!(await agent.repository.exists(checkpoint, { signal: undefined }))) {
-    await agent.repository.discard(checkpoint, { signal: undefined });
+  if (!(await agent.repository.exists(checkpoint, { signal }))) {
+    await agent.repository.discard(checkpoint, { signal });
     return 'rolled back';
   }
   if (!record.stop) return 'finished';
   if (processAlive(container.pid, container.pidStart)) {
     // Nothing was lost by going on, and a checkpoint that nobody reported must not be restored beside it.
-    await agent.repository.delete(checkpoint, { signal: undefined });
+    await agent.repository.delete(checkpoint, { signal });
     return 'rolled back';
   }
   if (decision === 'commit') await removeFromRuntime(record);

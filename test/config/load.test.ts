@@ -139,3 +139,17 @@ void test('docs/CONFIG.md has every key with its variable, flag, default and mea
   const expected = keys.map(({ name, env, flag, fallback, meaning }) => [`\`${name}\``, `\`${env}\``, `\`--${flag}\``, meaning.includes('Default: ') ? 'see there' : shown(fallback), meaning]);
   assert.deepEqual(tableRows(readFileSync(join(repositoryRoot(), 'docs/CONFIG.md'), 'utf8'), 'key'), expected);
 });
+
+void test('one repository: a directory or a bucket, and only what fits it', async () => {
+  const load = (env: Record<string, string>) => loadConfig({ env: Object.fromEntries(Object.entries(env).map(([name, value]) => [`STASIS_REPOSITORY_${name}`, value])) });
+  const { config } = await load({ S3_BUCKET: 'checkpoints', S3_ENDPOINT: 'https://s3.example.net:8443', S3_BANDWIDTH: '10M' });
+  assert.equal(config.repository.directory, '');
+  assert.equal(config.repository.s3.bandwidth, 10 << 20);
+  assert.equal((await load({})).config.repository.directory, '/var/lib/stasis/repository');
+  const wrong: readonly (readonly [Record<string, string>, RegExp])[] = [
+    [{ S3_BUCKET: 'checkpoints', DIRECTORY: '/srv/r' }, /both repository.directory/], [{ S3_PREFIX: 'a' }, /repository.s3.bucket is not/],
+    [{ S3_BUCKET: 'No' }, /s3.bucket cannot be/], [{ S3_BUCKET: 'abc', S3_ENDPOINT: 's3.example.net' }, /s3.endpoint cannot be/], [{ S3_BUCKET: 'abc', S3_PREFIX: '/a/' }, /s3.prefix cannot be/],
+    [{ S3_BUCKET: 'abc', S3_ENCRYPTION: 'customer' }, /customerKeyFile is not set/], [{ S3_BUCKET: 'abc', S3_CUSTOMER_KEY_FILE: '/k' }, /encryption is bucket/], [{ S3_BUCKET: 'abc', S3_KMS_KEY_ID: 'k' }, /kmsKeyId is set/],
+  ];
+  for (const [env, message] of wrong) await assert.rejects(load(env), (error: Error) => message.test(error.message) && (error as { code?: string }).code === 'CONFIG_INVALID', JSON.stringify(env));
+});

@@ -170,8 +170,8 @@ export class S3Store implements Store {
     const input = { Bucket: access.bucket, Prefix: prefix, MaxKeys: most, ...(token === undefined ? {} : { ContinuationToken: token }) };
     return this.#persist('list objects', this.#downloadPace, 0, signal, async (attempt) => {
       const page = await access.send({ what: 'list objects', name: undefined, send: (client, abortSignal) => client.send(new ListObjectsV2Command(input), { abortSignal: abortSignal! }) }, attempt);
-      const whole = page.IsTruncated !== undefined && (page.IsTruncated === false || page.NextContinuationToken !== undefined);
-      if (!whole) throw new StasisError('STORE_UNAVAILABLE', `cannot list objects in bucket ${access.bucket}: the answer is not a list`);
+      const isList = page.IsTruncated !== undefined && (!page.IsTruncated || page.NextContinuationToken !== undefined);
+      if (!isList) throw new StasisError('STORE_UNAVAILABLE', `cannot list objects in bucket ${access.bucket}: the answer is not a list`);
       return page;
     });
   }

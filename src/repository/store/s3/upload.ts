@@ -75,8 +75,8 @@ export async function uploadInParts(context: UploadContext, upload: Upload, sign
   const target = { Bucket: access.bucket, Key: key };
   const crc = context.settings.endpoint === undefined ? { ChecksumAlgorithm: 'CRC32' as const } : {};
   const id = await context.persist(0, signal, async (attempt) => {
-    const answer = await access.send({ what, name, send: (client, abortSignal) => client.send(new CreateMultipartUploadCommand({ ...target, ...properties(context), ...crc } as never), { abortSignal: abortSignal! }) }, attempt);
-    return requireTag((answer as { UploadId?: string }).UploadId, what);
+    const answer = await access.send({ what, name, send: (client, abortSignal) => client.send(new CreateMultipartUploadCommand({ ...target, ...properties(context), ...crc }), { abortSignal: abortSignal! }) }, attempt);
+    return requireTag(answer.UploadId, what);
   });
   try {
     const numbers = Array.from({ length: Math.ceil(bytes.length / partBytes) }, (_, i) => i + 1);
