@@ -106,8 +106,8 @@ void test('s3: every refusal has its code and a hint', async () => {
   process.env['AWS_SECRET_ACCESS_KEY'] = 'wrong';
   try {
     const wrong = await testStore(server.endpoint);
-    for (const work of [wrong.put('packs/a', [Buffer.of(1)], anySignal), wrong.get('packs/a', undefined, anySignal), wrong.head('packs/a', anySignal)]) {
-      const error = await work.then(() => undefined, (thrown: unknown) => thrown as { code: string; message: string; hint: string });
+    for (const work of [() => wrong.put('packs/a', [Buffer.of(1)], anySignal), () => wrong.get('packs/a', undefined, anySignal), () => wrong.head('packs/a', anySignal)]) {
+      const error = await work().then(() => undefined, (thrown: unknown) => thrown as { code: string; message: string; hint: string });
       assert.equal(error?.code, 'PERMISSION_DENIED');
       assert.match(error?.message ?? '', /SignatureDoesNotMatch/);
       assert.match(error?.hint ?? '', /check the access key/);
