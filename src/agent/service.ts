@@ -1,4 +1,5 @@
 /** The API of the agent: requests become operations, their progress and outcome become events. */
+import { isAbsolute } from 'node:path';
 import { StasisError, isStasisError } from '../core/errors.ts';
 import { newOperationId, parseCheckpointId, parseOperationId, type OperationId } from '../core/ids.ts';
 import type { AgentHandlers, CallContext, CheckpointEvent, RestoreEvent, VerifyEvent } from '../rpc/api.ts';
@@ -87,6 +88,9 @@ function startRestore(agent: AgentContext, request: api.RestoreRequest, { caller
   const checkpointId = parseCheckpointId(request.checkpoint);
   if (request.runtime !== undefined && request.runtime !== 'runc' && request.runtime !== 'crun') {
     throw new StasisError('USAGE', `${JSON.stringify(request.runtime)} is not a runtime`, { hint: 'choose runc or crun' });
+  }
+  if (request.bundle !== undefined && !isAbsolute(request.bundle)) {
+    throw new StasisError('USAGE', `the bundle ${JSON.stringify(request.bundle.slice(0, 80))} is not an absolute path`, { hint: 'give the path from the root of the node' });
   }
   return agent.operations.start({
     id, kind: 'restore', target: request.checkpoint, steps: RESTORE_STEPS, deadlineMs: request.deadlineMs ?? agent.settings.operationDeadlineMs,

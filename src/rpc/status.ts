@@ -104,6 +104,8 @@ function valueOf(item: Detail): string | number | boolean {
   return item.type === 'text' ? item.text : item.type === 'number' ? item.number : item.flag;
 }
 
+/** Messages may quote what strangers chose: no terminal escapes, no turned writing direction. */
 function cut(text: string, length: number): string {
-  return text.length <= length ? text : `${text.slice(0, length - 1)}…`;
+  const clean = text.slice(0, length).replace(/[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/gu, '?');
+  return text.length <= length ? clean : `${clean.slice(0, length - 1)}…`;
 }

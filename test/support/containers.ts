@@ -16,6 +16,8 @@ export interface ContainerOptions {
   readonly directory?: string;
   /** NAME=VALUE, beside PATH. */
   readonly env?: readonly string[];
+  /** Layers below its own, uppermost first, as overlayfs takes them; the box's root unless told. */
+  readonly lower?: string;
   /** Beside runc's default three: "CAP_SYS_ADMIN", … */
   readonly capabilities?: readonly string[];
   /** Last word on config.json. */
@@ -78,7 +80,7 @@ export async function startContainer(options: ContainerOptions): Promise<TestCon
   const directory = options.directory ?? join('/srv', options.id);
   const [bundle, outputFile, errorFile, pidFile] = ['bundle', 'stdout.log', 'stderr.log', 'pid'].map((name) => join(directory, name)) as [string, string, string, string];
   for (const name of ['bundle/rootfs', 'upper', 'work']) mkdirSync(join(directory, name), { recursive: true });
-  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `lowerdir=/,upperdir=${directory}/upper,workdir=${directory}/work`, join(bundle, 'rootfs')]);
+  execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `lowerdir=${options.lower ?? '/'},upperdir=${directory}/upper,workdir=${directory}/work`, join(bundle, 'rootfs')]);
   let stopped = false;
   const stop = async (): Promise<void> => {
     if (stopped) return;

@@ -76,14 +76,21 @@ function stopMethod(agent: AgentContext, { at }: Container): 'hook' | 'kill' {
   return version !== undefined && mustLeaveRunning(at, version) ? 'kill' : 'hook';
 }
 
-/** A lineage ends with its last checkpoint, when its key goes: the container then begins a new one. */
+/** What is wrong with the key of a lineage, as opposed to the store. */
+const UNUSABLE = ['KEY_MISSING', 'KEY_WRONG', 'SIGNER_UNTRUSTED', 'SIGNATURE_INVALID', 'OBJECT_CORRUPT', 'FORMAT_UNSUPPORTED'] as const;
+
+/**
+ * A lineage ends with its last checkpoint, when its key goes, or when this node cannot use that key any more: the
+ * container then begins a new one. Older checkpoints are not touched.
+ */
 async function beginWriter(agent: AgentContext, lineage: LineageId | undefined, signal: AbortSignal): Promise<CheckpointWriter> {
   const begin = (wanted: LineageId | undefined): Promise<CheckpointWriter> =>
     agent.repository.begin({ id: newCheckpointId(agent.clock.now()), lineage: wanted, cipher: agent.settings.cipher }, { signal });
   try {
     return await begin(lineage);
   } catch (error) {
-    if (lineage === undefined || !isStasisError(error, 'KEY_MISSING')) throw error;
+    if (lineage === undefined || !UNUSABLE.some((code) => isStasisError(error, code))) throw error;
+    if (!isStasisError(error, 'KEY_MISSING')) agent.log.event('repository.problem', { lineage, err: error });
     return begin(undefined);
   }
 }

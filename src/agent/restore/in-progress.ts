@@ -5,7 +5,7 @@ import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import { loadImages } from '../../image/criu/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
-import { criuConfig, findContainer, openBundle, remove, restore as runtimeRestore } from '../../runtime/index.ts';
+import { criuConfig, findContainer, openBundle, remove, removeBundle, restore as runtimeRestore } from '../../runtime/index.ts';
 import type { Bundle } from '../../runtime/index.ts';
 import type { Container } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
@@ -50,6 +50,7 @@ export class RestoreInProgress implements AsyncDisposable {
     });
     mkdirSync(directories.images, { mode: 0o700 });
     mkdirSync(container, { recursive: true, mode: 0o700 });
+    undo.defer(() => removeBundle(container));
     return new RestoreInProgress({ agent, plan, operation, staging, directories, undo: undo.move() });
   }
 
