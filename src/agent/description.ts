@@ -25,6 +25,8 @@ export interface SavedContainer {
   readonly id: ContainerId;
   readonly name: string;
   readonly manager: string;
+  /** The image that its manager made it from. */
+  readonly image?: { readonly name: string; readonly id?: string };
   readonly runtime: RuntimeName;
   readonly runtimeVersion: string;
   readonly root: string;
@@ -51,6 +53,18 @@ export interface Provenance {
   readonly parent: string | undefined;
 }
 
+/** Where an imported checkpoint comes from. Nobody vouches for what is in it: its spec is for display, and a restore needs a bundle. */
+export interface Imported {
+  /** What the archive was called when it came. */
+  readonly source: string;
+  /** podman, cri-o, containerd or unknown: the archive's own word. */
+  readonly engine: string;
+  readonly atMs: number;
+  readonly archiveBytes: number;
+  /** SHA-256 of the archive as it came, hexadecimal. */
+  readonly sha256: string;
+}
+
 export interface PodDescription {
   readonly version: typeof DESCRIPTION_VERSION;
   readonly mode: 'stop' | 'leave-running';
@@ -65,6 +79,7 @@ export interface PodDescription {
   /** In plain words, what a restore will not bring back. */
   readonly notSaved: readonly string[];
   readonly provenance: Provenance;
+  readonly imported?: Imported;
 }
 
 /** The manifest is signed by a trusted node, so its shape is trusted too; only the version is checked. */

@@ -38,7 +38,7 @@ export function checkpointInfo(summary: CheckpointSummary): api.CheckpointInfo {
     id: summary.id, lineage: summary.lineage, createdMs: summary.createdMs, node: description.provenance.node,
     containers: description.containers.map(({ id, name, runtime, manager, rootfs }) => ({ id, name, runtime, manager, rootfs: rootfs.layout.kind })),
     reason: description.provenance.reason, principal: description.provenance.by, cipher: summary.cipher, signer: summary.signer, bytes: summary.bytes,
-    frozenMs: description.frozenMs, leftRunning: description.mode === 'leave-running',
+    frozenMs: description.frozenMs, leftRunning: description.mode === 'leave-running', imported: description.imported !== undefined,
     ...(description.provenance.parent === undefined ? {} : { parent: description.provenance.parent }),
   };
 }

@@ -13,6 +13,7 @@ import type { Started } from './operations.ts';
 import { inspectCheckpoint, listCheckpoints } from './queries/checkpoints.ts';
 import { listContainerInfos } from './queries/containers.ts';
 import { nodeInfo } from './queries/node.ts';
+import { serveExport } from './export/serve.ts';
 import { follow, watchOperations } from './queries/watch.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
 import { sweepContainers } from './restore/container-directory.ts';
@@ -41,6 +42,7 @@ export function agentHandlers(agent: AgentContext): AgentHandlers {
       return operationInfo(operation.status());
     },
     getNode: (_request, context) => nodeInfo(agent, context),
+    exportCheckpoint: (request, context) => serveExport(agent, request, context),
   };
 }
 

@@ -29,6 +29,7 @@ export const exitMeanings: Readonly<Record<number, string>> = {
   31: 'a key is missing or wrong, or a signature is not to be trusted',
   32: 'a path leads out of where it belongs',
   33: 'a limit is exceeded',
+  34: 'the archive to be imported is none, or is damaged',
   130: 'interrupted by Ctrl-C; the operation was cancelled',
   141: 'whoever read the output has gone',
   143: 'ended by SIGTERM; the operation was cancelled',

@@ -43,6 +43,7 @@ export const errorTable = {
   SIGNER_UNTRUSTED: { grpc: 7, exit: 31, retry: false },
   SIGNATURE_INVALID: { grpc: 15, exit: 31, retry: false },
   PATH_ESCAPES: { grpc: 3, exit: 32, retry: false },
+  ARCHIVE_INVALID: { grpc: 3, exit: 34, retry: false },
   LIMIT_EXCEEDED: { grpc: 8, exit: 33, retry: false },
 } as const;
 

@@ -6,7 +6,7 @@
  *   closed even if it does not look at its signal.
  */
 import { once } from 'node:events';
-import type { sendUnaryData, ServerWritableStream } from '@grpc/grpc-js';
+import type { sendUnaryData, ServerDuplexStream, ServerWritableStream } from '@grpc/grpc-js';
 import { StasisError } from '../core/errors.ts';
 
 export interface Lifetime {
@@ -62,7 +62,7 @@ function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   });
 }
 
-export async function answerStream<T>(call: ServerWritableStream<object, object>, signal: AbortSignal, handle: () => AsyncIterable<T>, encode: (message: T) => object, toStatus: ToStatus): Promise<void> {
+export async function answerStream<T>(call: ServerWritableStream<object, object> | ServerDuplexStream<object, object>, signal: AbortSignal, handle: () => AsyncIterable<T>, encode: (message: T) => object, toStatus: ToStatus): Promise<void> {
   try {
     for await (const message of abortable(handle(), signal)) {
       if (!call.write(encode(message))) await once(call, 'drain', { signal });

@@ -3,10 +3,11 @@
  * meaning of each, and test/rpc/codec.test.ts keeps the two equal. Sizes are bytes, checked to be safe integers.
  * Absent optional fields are left out. Nothing here imports gRPC: agent and command line meet in these types.
  */
+import type { ExportCheckpointRequest, ExportEvent, ImportEvent, ImportMessage } from './archives.ts';
 import type { Role } from './roles.ts';
 
 export type MemoryPath = 'auto' | 'directory' | 'page-server';
-export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete';
+export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import';
 export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled';
 
 export interface CheckpointRequest {
@@ -181,6 +182,7 @@ export interface CheckpointInfo {
   readonly bytes: ByteCounts;
   readonly frozenMs: number;
   readonly leftRunning: boolean;
+  readonly imported: boolean;
 }
 
 export interface CheckpointContainer {
@@ -347,6 +349,8 @@ export interface AgentHandlers {
   watchOperations(request: WatchOperationsRequest, context: CallContext): AsyncIterable<OperationEvent>;
   cancelOperation(request: CancelOperationRequest, context: CallContext): Promise<Operation>;
   getNode(request: GetNodeRequest, context: CallContext): Promise<Node>;
+  exportCheckpoint(request: ExportCheckpointRequest, context: CallContext): AsyncIterable<ExportEvent>;
+  importCheckpoint(messages: AsyncIterable<ImportMessage>, context: CallContext): AsyncIterable<ImportEvent>;
 }
 
 export interface CallOptions {

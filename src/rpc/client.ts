@@ -1,9 +1,10 @@
 /** The agent's client: promises and async iterables in the types of api.ts; every failure is a StasisError. */
+import { once } from 'node:events';
 import { readFile } from 'node:fs/promises';
 import { isIP } from 'node:net';
 import { checkServerIdentity } from 'node:tls';
 import { Client, credentials, Metadata } from '@grpc/grpc-js';
-import type { CallOptions as GrpcOptions, ChannelCredentials, ServiceError } from '@grpc/grpc-js';
+import type { CallOptions as GrpcOptions, ChannelCredentials, ClientDuplexStream, ServiceError } from '@grpc/grpc-js';
 import { systemClock } from '../core/clock.ts';
 import { asStasisError, StasisError } from '../core/errors.ts';
 import type { AgentClient, CallOptions } from './api.ts';
@@ -92,12 +93,18 @@ function unaryCall(client: Client, wire: Wire, peer: string, method: WireMethod,
 async function* streamCall(client: Client, wire: Wire, peer: string, method: WireMethod, request: object, { signal, timeoutMs }: CallOptions): AsyncGenerator<object> {
   if (isAborted(signal)) throw cancelled(signal);
   const { definition } = method;
-  const call = client.makeServerStreamRequest(definition.path, definition.requestSerialize, definition.responseDeserialize, method.encodeRequest(request), new Metadata(), deadline(timeoutMs));
+  const call = definition.requestStream
+    ? client.makeBidiStreamRequest(definition.path, definition.requestSerialize, definition.responseDeserialize, new Metadata(), deadline(timeoutMs))
+    : client.makeServerStreamRequest(definition.path, definition.requestSerialize, definition.responseDeserialize, method.encodeRequest(request), new Metadata(), deadline(timeoutMs));
+  const sending = definition.requestStream ? send(call as ClientDuplexStream<object, object>, method, request as AsyncIterable<object>) : undefined;
   const cancel = (): void => call.cancel();
   signal?.addEventListener('abort', cancel, { once: true });
   try {
     for await (const message of call) yield method.decodeResponse(message as object);
+    await sending?.ended;
   } catch (failure) {
+    // What kept the requests from being sent is the cause; the call only ended for it.
+    if (sending?.failure !== undefined) throw sending.failure.error;
     if (isAborted(signal)) throw cancelled(signal);
     throw typeof (failure as ServiceError).code === 'number' ? errorOf(failure as ServiceError, peer, wire.errors) : failure;
   } finally {
@@ -106,6 +113,33 @@ async function* streamCall(client: Client, wire: Wire, peer: string, method: Wir
     call.on('error', () => undefined);
     call.cancel();
   }
+}
+
+interface Sending {
+  readonly ended: Promise<void>;
+  failure: { readonly error: unknown } | undefined;
+}
+
+/** Requests go out as fast as the agent takes them. A failing source ends the call. */
+function send(call: ClientDuplexStream<object, object>, method: WireMethod, requests: AsyncIterable<object>): Sending {
+  const sending = { ended: Promise.resolve(), failure: undefined as Sending['failure'] };
+  const closed = new AbortController();
+  for (const event of ['error', 'close', 'end']) call.on(event, () => closed.abort());
+  const run = async (): Promise<void> => {
+    try {
+      for await (const request of requests) {
+        if (closed.signal.aborted) return;
+        // The agent may end the call in the middle, and then nothing drains any more.
+        if (!call.write(method.encodeRequest(request))) await once(call, 'drain', { signal: closed.signal }).catch(() => undefined);
+      }
+      call.end();
+    } catch (error) {
+      sending.failure = { error };
+      call.cancel();
+    }
+  };
+  sending.ended = run();
+  return sending;
 }
 
 /** A function, because it changes behind the compiler's back. */

@@ -3,7 +3,8 @@
  * whoever can open the agent's UNIX socket (root) has all of them.
  * - viewer looks: containers, checkpoints, operations, the node.
  * - operator starts work that runs nobody's code: checkpoint, verify, delete, cancel.
- * - restorer starts processes out of a checkpoint: restore, verify, cancel.
+ * - restorer starts processes out of a checkpoint, or takes it out of the repository in plaintext: restore, verify, cancel,
+ *   export; and import, which puts a stranger's checkpoint beside those that may be restored.
  * Operators and restorers are viewers, too.
  */
 import { StasisError } from '../core/errors.ts';
@@ -28,6 +29,8 @@ export const allowedRoles: Readonly<Record<MethodName, readonly Role[]>> = {
   watchOperations: anybody,
   cancelOperation: workers,
   getNode: anybody,
+  exportCheckpoint: ['restorer'],
+  importCheckpoint: ['restorer'],
 };
 
 export const localCaller: Caller = { principal: 'local', roles: new Set(roles), transport: 'unix' };

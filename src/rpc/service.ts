@@ -1,5 +1,5 @@
 /** The agent's service: every call gets its caller, role check, signal, error mapping, log line and metrics here. */
-import type { sendUnaryData, ServerUnaryCall, ServerWritableStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
+import type { sendUnaryData, ServerDuplexStream, ServerUnaryCall, ServerWritableStream, ServiceDefinition, UntypedServiceImplementation } from '@grpc/grpc-js';
 import type { Clock } from '../core/clock.ts';
 import { asStasisError, isStasisError, StasisError } from '../core/errors.ts';
 import { answerStream, answerUnary, lifetime } from './adapt.ts';
@@ -9,7 +9,8 @@ import { authorize } from './roles.ts';
 import { statusOf } from './status.ts';
 import type { Wire, WireMethod } from './wire.ts';
 
-type Call = ServerUnaryCall<object, object> | ServerWritableStream<object, object>;
+type Streaming = ServerWritableStream<object, object> | ServerDuplexStream<object, object>;
+type Call = ServerUnaryCall<object, object> | Streaming;
 
 /** Throws UNAUTHENTICATED. */
 export type CallerOf = (call: Call) => Caller;
@@ -54,7 +55,7 @@ export function implementAgent(parts: ServiceParts): { definition: ServiceDefini
   for (const method of parts.wire.methods) {
     definition[method.name] = method.definition;
     implementation[method.name] = method.definition.responseStream
-      ? (call: ServerWritableStream<object, object>) => void stream(parts, method, call)
+      ? (call: Streaming) => void stream(parts, method, call)
       : (call: ServerUnaryCall<object, object>, callback: sendUnaryData<object>) => void unary(parts, method, call, callback);
   }
   return { definition, implementation };
@@ -69,11 +70,16 @@ async function unary(parts: ServiceParts, method: WireMethod, call: ServerUnaryC
   run.end();
 }
 
-async function stream(parts: ServiceParts, method: WireMethod, call: ServerWritableStream<object, object>): Promise<void> {
+async function stream(parts: ServiceParts, method: WireMethod, call: Streaming): Promise<void> {
   const run = begin(parts, method, call);
   const handler = parts.handlers[method.name].bind(parts.handlers) as unknown as Handler<AsyncIterable<object>>;
   await answerStream(call, run.signal, () => handler(...run.admit()), method.encodeResponse, run.fail);
   run.end();
+}
+
+/** The messages of the caller, read as they are wanted: who does not read does not let the caller send. */
+async function* requests(call: ServerDuplexStream<object, object>, method: WireMethod): AsyncGenerator<object> {
+  for await (const message of call) yield method.decodeRequest(message as object);
 }
 
 function begin(parts: ServiceParts, method: WireMethod, call: Call) {
@@ -90,7 +96,8 @@ function begin(parts: ServiceParts, method: WireMethod, call: Call) {
       life.signal.throwIfAborted();
       caller = parts.callerOf(call);
       authorize(caller, method.name);
-      return [method.decodeRequest(call.request), { signal: life.signal, caller }];
+      const request = 'request' in call ? method.decodeRequest(call.request) : requests(call, method);
+      return [request, { signal: life.signal, caller }];
     },
     fail: (thrown: unknown): Error => {
       const error = present(thrown, method.name, caller);

@@ -7,7 +7,7 @@ import { Freezer } from '../host/cgroup.ts';
 import { readMountinfo, type Mount } from '../host/mountinfo.ts';
 import { processAlive } from '../host/proc.ts';
 import { findFreezer } from './cgroup.ts';
-import { managerOf, nameOf, qualifiedName } from './naming.ts';
+import { identify, managerOf, qualifiedName } from './naming.ts';
 import { readRootfs } from './rootfs.ts';
 import { readSpec, rootPath } from './spec.ts';
 import { readState, stateOwner, type ContainerState } from './state-files.ts';
@@ -93,7 +93,7 @@ async function load({ at, id }: Found, roots: readonly RuntimeRoot[], mounts: re
   return {
     id, at: rootFor(at, state, roots), status: alive ? statusOf(state, freezer) : 'stopped',
     pid: alive ? state.pid : 0, pidStart: alive ? state.pidStart : 0, bundle: state.bundle, createdMs: state.createdMs, spec, manager,
-    name: await nameOf(id, manager, spec, state.bundle), freezer,
+    ...(await identify(id, manager, spec, state.bundle)), freezer,
     rootfs: alive ? readRootfs(state.pid, root) : { kind: 'plain', path: root },
   };
 }

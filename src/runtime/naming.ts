@@ -2,7 +2,7 @@
 import { readFile } from 'node:fs/promises';
 import { basename, dirname, join } from 'node:path';
 import type { Container, OciSpec } from './types.ts';
-import { isObject } from './spec.ts';
+import { isObject, type Json } from './spec.ts';
 import { printable } from './text.ts';
 
 export function managerOf(spec: OciSpec, bundle: string): Container['manager'] {
@@ -14,14 +14,13 @@ export function managerOf(spec: OciSpec, bundle: string): Container['manager'] {
 }
 
 /** podman keeps names in its storage: GRAPHROOT/overlay-containers/{,volatile-}containers.json beside ID/userdata. */
-async function podmanName(bundle: string): Promise<string | undefined> {
+async function podmanEntry(bundle: string): Promise<Json | undefined> {
   const directory = dirname(bundle);
   for (const file of ['containers.json', 'volatile-containers.json']) {
     try {
       const list: unknown = JSON.parse(await readFile(join(dirname(directory), file), 'utf8'));
       const entry: unknown = Array.isArray(list) ? list.find((item) => isObject(item) && item['id'] === basename(directory)) : undefined;
-      const name: unknown = isObject(entry) && Array.isArray(entry['names']) ? entry['names'][0] : undefined;
-      if (typeof name === 'string') return name;
+      if (isObject(entry)) return entry;
     } catch {
       // A name is a comfort: without it the id will do.
     }
@@ -29,11 +28,30 @@ async function podmanName(bundle: string): Promise<string | undefined> {
   return undefined;
 }
 
-export async function nameOf(id: string, manager: Container['manager'], spec: OciSpec, bundle: string): Promise<string> {
+/** The name, and the image where the manager tells it. */
+export async function identify(id: string, manager: Container['manager'], spec: OciSpec, bundle: string): Promise<Pick<Container, 'name' | 'image'>> {
   const annotations = spec.annotations ?? {};
-  const name = manager === 'podman' ? await podmanName(bundle)
-    : annotations['io.kubernetes.cri.container-name'] ?? annotations['io.kubernetes.container.name'];
-  return name === undefined || name === '' ? id : printable(name);
+  const entry = manager === 'podman' ? await podmanEntry(bundle) : undefined;
+  const names = entry?.['names'];
+  const name: unknown = entry === undefined ? annotations['io.kubernetes.cri.container-name'] ?? annotations['io.kubernetes.container.name'] : Array.isArray(names) ? names[0] : undefined;
+  const image = entry === undefined ? imageNamed(annotations['io.kubernetes.cri.image-name'] ?? annotations['io.kubernetes.cri-o.ImageName']) : podmanImage(entry);
+  return { name: typeof name !== 'string' || name === '' ? id : printable(name), ...(image === undefined ? {} : { image }) };
+}
+
+function imageNamed(name: string | undefined, id?: string): Container['image'] {
+  return name === undefined || name === '' ? undefined : { name: printable(name), ...(id === undefined ? {} : { id }) };
+}
+
+/** podman's metadata of a container is JSON inside JSON: { "image-name", "image-id", "name" }. */
+function podmanImage(entry: Json): Container['image'] {
+  try {
+    const metadata: unknown = JSON.parse(String(entry['metadata']));
+    if (!isObject(metadata) || typeof metadata['image-name'] !== 'string') return undefined;
+    const id = metadata['image-id'];
+    return imageNamed(metadata['image-name'], typeof id === 'string' ? id : undefined);
+  } catch {
+    return undefined;
+  }
 }
 
 /** "namespace/pod/container" of a Kubernetes container: unlike the name, unique on a node. */

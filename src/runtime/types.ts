@@ -46,6 +46,8 @@ export interface Container {
   readonly manager: 'plain' | 'containerd' | 'podman' | 'cri-o';
   /** Name a person would use: podman's or Kubernetes' container name, else the id. */
   readonly name: string;
+  /** The image that its manager made it from, where the manager tells. */
+  readonly image?: { readonly name: string; readonly id?: string };
   /** Absolute directory of the container's cgroup on this node: in the v1 freezer hierarchy, or in the v2 one. */
   readonly freezer: { readonly version: 1 | 2; readonly directory: string } | undefined;
   readonly rootfs: Rootfs;

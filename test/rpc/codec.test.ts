@@ -18,7 +18,8 @@ void test('the proto, the roles and the handlers name the same methods', () => {
 });
 
 void test('every message of the proto has an interface with the same fields', async () => {
-  const source = await readFile(new URL(import.meta.url.includes('/dist/') ? sourceUrl() : '../../src/rpc/api.ts', import.meta.url), 'utf8');
+  const sources = await Promise.all(['api', 'archives'].map((name) => readFile(new URL(import.meta.url.includes('/dist/') ? sourceUrl(name) : `../../src/rpc/${name}.ts`, import.meta.url), 'utf8')));
+  const source = sources.join('\n');
   const { types } = loadDefinitions();
   for (const [name, definition] of Object.entries(types)) {
     const message = name.replace('stasis.agent.v1.', '');
@@ -31,8 +32,8 @@ void test('every message of the proto has an interface with the same fields', as
 });
 
 /** The types are gone in the compiled file; the source lies in the package above it. */
-function sourceUrl(): string {
-  return `${import.meta.url.replace(/\/(\.cache\/[^/]+\/)?dist\/.*$/, '')}/src/rpc/api.ts`;
+function sourceUrl(name: string): string {
+  return `${import.meta.url.replace(/\/(\.cache\/[^/]+\/)?dist\/.*$/, '')}/src/rpc/${name}.ts`;
 }
 
 void test('every error code has the same way there and back', () => {

@@ -24,7 +24,7 @@ export function describe(agent: AgentContext, prepared: CheckpointInProgress, op
     provenance: {
       by: request.by, reason: request.reason, operation: operation.id, node: agent.settings.nodeName, stasis: agent.settings.version,
       kernel: agent.toolchain.kernel, architecture: process.arch, cpu: cpuDescription(), criu: agent.toolchain.criu.text,
-      image: annotations['io.kubernetes.cri.image-name'] ?? annotations['org.opencontainers.image.ref.name'],
+      image: container.image?.name ?? annotations['org.opencontainers.image.ref.name'],
       parent: parent?.lineage === prepared.writer.lineage ? parent.last : undefined,
     },
   };
@@ -37,7 +37,7 @@ function savedContainer(agent: AgentContext, prepared: CheckpointInProgress): Sa
   const rootTree = prepared.trees.find((tree) => tree.destination === '/');
   const rootCounts = rootTree === undefined ? undefined : prepared.treeCounts(rootTree.prefix);
   return {
-    index: 0, id: container.id, name: container.name, manager: container.manager, runtime: container.at.runtime,
+    index: 0, id: container.id, name: container.name, manager: container.manager, ...(container.image === undefined ? {} : { image: container.image }), runtime: container.at.runtime,
     runtimeVersion: runtime?.version ?? '', root: container.at.root, bundle: container.bundle, spec: container.spec, flags: request.flags,
     rootfs: { saved: rootTree !== undefined, prefix: rootTree?.prefix ?? '', layout: container.rootfs, entries: rootCounts?.entries ?? 0, bytes: rootCounts?.dataBytes ?? 0 },
     volumes: savedVolumes(prepared),

@@ -1,6 +1,7 @@
 /** Rows of a decoded tree as objects, for `inspect`. */
 import { kindNames, BLOCK, CHARACTER, DIRECTORY, FILE, SYMLINK } from './table.ts';
 import type { DecodedTree } from './decode.ts';
+import type { Extents } from './extents.ts';
 import type { TreeEntry } from './port.ts';
 
 export function describe({ table, extents, sets }: DecodedTree, from: number, count: number): TreeEntry[] {
@@ -25,6 +26,15 @@ export function describe({ table, extents, sets }: DecodedTree, from: number, co
       device: kind === CHARACTER || kind === BLOCK ? ([a, b] as const) : undefined,
       link: twin < 0 ? undefined : Uint8Array.from(table.path(twin)),
       xattrs: sets.get(table.xattrs[entry] as number).map((x) => x.name.toString()),
+      attributes: sets.get(table.xattrs[entry] as number).map((x) => ({ name: Uint8Array.from(x.name), value: Uint8Array.from(x.value) })),
+      extents: kind === FILE && twin < 0 ? extentsOf(extents, a) : new Float64Array(0),
     };
   });
+}
+
+function extentsOf(extents: Extents, content: number): Float64Array {
+  const [first, count] = [extents.first[content] as number, extents.extents[content] as number];
+  const triples = new Float64Array(count * 3);
+  for (let i = 0; i < count; i++) triples.set([extents.fileAt[first + i] as number, extents.length[first + i] as number, extents.dataAt[first + i] as number], i * 3);
+  return triples;
 }

@@ -37,7 +37,7 @@ export interface Finished {
   readonly warnings: readonly string[];
 }
 
-/** For an entry of `inspect`. */
+/** An entry of a saved tree, for `inspect` and for archives. */
 export interface TreeEntry {
   /** Path below the root as bytes, empty for the root. */
   readonly path: Uint8Array;
@@ -52,7 +52,11 @@ export interface TreeEntry {
   readonly target: Uint8Array | undefined;
   readonly device: readonly [number, number] | undefined;
   readonly link: Uint8Array | undefined;
+  /** Names of the attributes, and the attributes themselves. */
   readonly xattrs: readonly string[];
+  readonly attributes: readonly { readonly name: Uint8Array; readonly value: Uint8Array }[];
+  /** For each data extent of a file: its place in the file, its length, its place in the data blob. The rest are holes. */
+  readonly extents: Float64Array;
 }
 
 export interface DecodedCounts {
