@@ -33,7 +33,15 @@ export interface RestoreRecord {
   readonly workDirectory: string;
 }
 
-export type JournalRecord = CheckpointRecord | RestoreRecord;
+export interface ImportRecord {
+  readonly kind: 'import';
+  readonly operation: OperationId;
+  readonly step: string;
+  readonly checkpoint: CheckpointId;
+  readonly stagingDirectory: string;
+}
+
+export type JournalRecord = CheckpointRecord | RestoreRecord | ImportRecord;
 
 export class Journal {
   readonly #directory: string;
@@ -57,7 +65,7 @@ export class Journal {
     const records: JournalRecord[] = [];
     for (const name of listDirectory(this.#directory)) {
       const record = readJsonFile(join(this.#directory, name)) as JournalRecord | undefined;
-      if (record?.kind === 'checkpoint' || record?.kind === 'restore') records.push(record);
+      if (record?.kind === 'checkpoint' || record?.kind === 'restore' || record?.kind === 'import') records.push(record);
       else removeTree(join(this.#directory, name));
     }
     return records;

@@ -14,13 +14,13 @@ import { processAlive } from '../host/proc.ts';
 import { killSession } from '../host/session.ts';
 import { findContainer, remove, removeBundle } from '../runtime/index.ts';
 import type { AgentContext } from './context.ts';
-import type { CheckpointRecord, JournalRecord, RestoreRecord } from './journal.ts';
+import type { CheckpointRecord, ImportRecord, JournalRecord, RestoreRecord } from './journal.ts';
 import { sweepContainers } from './restore/container-directory.ts';
 
 export async function recover(agent: AgentContext): Promise<void> {
   for (const record of agent.journal.records()) {
     try {
-      const outcome = record.kind === 'checkpoint' ? await recoverCheckpoint(agent, record) : await recoverRestore(record);
+      const outcome = await recoverRecord(agent, record);
       agent.journal.remove(record.operation);
       agent.log.event('operation.recovered', { operation_id: record.operation, kind: record.kind, checkpoint_id: record.checkpoint, outcome });
     } catch (error) {
@@ -35,6 +35,19 @@ export async function recover(agent: AgentContext): Promise<void> {
 
 /** The agent serves only afterwards: a store that is away must not keep it from its other work for long. */
 const STORE_MS = 60_000;
+
+function recoverRecord(agent: AgentContext, record: JournalRecord): Promise<string> {
+  if (record.kind === 'checkpoint') return recoverCheckpoint(agent, record);
+  return record.kind === 'restore' ? recoverRestore(record) : recoverImport(agent, record);
+}
+
+/** It stands if its manifest does. */
+async function recoverImport(agent: AgentContext, { checkpoint }: ImportRecord): Promise<string> {
+  const signal = AbortSignal.timeout(STORE_MS);
+  if (await agent.repository.exists(checkpoint, { signal })) return 'finished';
+  await agent.repository.discard(checkpoint, { signal });
+  return 'rolled back';
+}
 
 async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord): Promise<string> {
   const { checkpoint, container } = record;

@@ -14,6 +14,7 @@ import { inspectCheckpoint, listCheckpoints } from './queries/checkpoints.ts';
 import { listContainerInfos } from './queries/containers.ts';
 import { nodeInfo } from './queries/node.ts';
 import { serveExport } from './export/serve.ts';
+import { serveImport } from './import/serve.ts';
 import { follow, watchOperations } from './queries/watch.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
 import { sweepContainers } from './restore/container-directory.ts';
@@ -43,6 +44,7 @@ export function agentHandlers(agent: AgentContext): AgentHandlers {
     },
     getNode: (_request, context) => nodeInfo(agent, context),
     exportCheckpoint: (request, context) => serveExport(agent, request, context),
+    importCheckpoint: (messages, context) => serveImport(agent, messages, context),
   };
 }
 

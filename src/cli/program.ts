@@ -5,6 +5,7 @@ import { checkpointCommand } from './commands/checkpoint.ts';
 import { completionCommand } from './commands/completion.ts';
 import { configCommand } from './commands/config.ts';
 import { exportCommand } from './commands/export.ts';
+import { importCommand } from './commands/import.ts';
 import { inspectCommand } from './commands/inspect.ts';
 import { listCommand } from './commands/list.ts';
 import { nodeCommand } from './commands/node.ts';
@@ -17,7 +18,7 @@ import { cancelCommand, watchCommand } from './commands/watch.ts';
 import { fail } from './exit.ts';
 import type { Io } from './io.ts';
 
-const commands = [checkpointCommand, restoreCommand, psCommand, listCommand, inspectCommand, verifyCommand, exportCommand, rmCommand, watchCommand, cancelCommand, nodeCommand, configCommand, versionCommand, completionCommand];
+const commands = [checkpointCommand, restoreCommand, psCommand, listCommand, inspectCommand, verifyCommand, exportCommand, importCommand, rmCommand, watchCommand, cancelCommand, nodeCommand, configCommand, versionCommand, completionCommand];
 
 export function createProgram(io: Io): Command {
   const program = new Command('stasis')

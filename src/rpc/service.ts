@@ -79,7 +79,8 @@ async function stream(parts: ServiceParts, method: WireMethod, call: Streaming):
 
 /** The messages of the caller, read as they are wanted: who does not read does not let the caller send. */
 async function* requests(call: ServerDuplexStream<object, object>, method: WireMethod): AsyncGenerator<object> {
-  for await (const message of call) yield method.decodeRequest(message as object);
+  // Who stops reading must not destroy the call: its status would never be sent.
+  for await (const message of call.iterator({ destroyOnReturn: false })) yield method.decodeRequest(message as object);
 }
 
 function begin(parts: ServiceParts, method: WireMethod, call: Call) {

@@ -61,6 +61,12 @@ export async function readSpec(bundle: string): Promise<OciSpec> {
   return checkSpec(withoutNulls(await readJson(join(bundle, 'config.json'))));
 }
 
+/** A specification that came as JSON. Throws a plain Error that says what is wrong. */
+export function parseSpec(value: unknown): OciSpec {
+  if (!isObject(value)) throw new Error('is not a JSON object');
+  return checkSpec(withoutNulls(value));
+}
+
 /** The root directory of a bundle: relative paths count from the bundle. */
 export function rootPath(bundle: string, spec: OciSpec): string {
   return resolve(bundle, spec.root?.path ?? 'rootfs');

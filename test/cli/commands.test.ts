@@ -167,6 +167,45 @@ void describe('commands', () => {
     assert.match(stdout, /^CONTAINER .*\n(141|0)\n$/);
   });
 
+  void test('export needs consent, warns, writes a private file and never over another', async () => {
+    const { mkdtempSync, readFileSync, statSync } = await import('node:fs');
+    const file = `${mkdtempSync('/tmp/export-')}/web.tar`;
+    const refused = await stasis('export', id, file);
+    assert.equal(refused.status, 2);
+    assert.match(refused.stderr, /not encrypted.*plaintext[^]*--accept-plaintext/);
+    const { status, stdout, stderr } = await stasis('export', '--accept-plaintext', '--image', 'localhost/x:1', '--reason', 'move', id, file);
+    assert.deepEqual([status, stdout, readFileSync(file, 'utf8'), statSync(file).mode & 0o777], [0, `${file}\n`, 'abc', 0o600]);
+    assert.match(stderr, /warning: THE ARCHIVE IS NOT ENCRYPTED[^]*not in the archive: the volume \/data/);
+    const { operationId, ...rest } = request() as { operationId: string };
+    assert.match(operationId, /^[0-9a-f]{20}$/);
+    assert.deepEqual(rest, { checkpoint: id, reason: 'move', acceptPlaintext: true, image: 'localhost/x:1' });
+    const again = await stasis('export', '--accept-plaintext', id, file);
+    assert.deepEqual([again.status, readFileSync(file, 'utf8')], [2, 'abc']);
+    assert.match(again.stderr, /web\.tar exists/);
+    assert.equal((await stasis('export', '--accept-plaintext', id, '-')).stdout, 'abc');
+  });
+
+  void test('an export that fails leaves no file', async () => {
+    const { mkdtempSync, readdirSync } = await import('node:fs');
+    const directory = mkdtempSync('/tmp/export-');
+    const { status } = await stasis('export', '--accept-plaintext', 'damaged', `${directory}/web.tar`);
+    assert.deepEqual([status, readdirSync(directory)], [30, []]);
+  });
+
+  void test('import sends the file and prints the id', async () => {
+    const { mkdtempSync, writeFileSync } = await import('node:fs');
+    const file = `${mkdtempSync('/tmp/import-')}/web.tar`;
+    writeFileSync(file, 'x'.repeat(300_000));
+    const { status, stdout, stderr } = await stasis('import', '--reason', 'move', file);
+    assert.deepEqual([status, stdout], [0, `${id}\n`]);
+    assert.match(stderr, /not in the checkpoint: "ctr\.log" of the archive/);
+    const { operationId: _, ...rest } = request() as { operationId: string };
+    assert.deepEqual(rest, { source: 'web.tar', reason: 'move', received: 'x'.repeat(300_000) });
+    writeFileSync(file, `bad${'x'.repeat(10_000_000)}`);
+    assert.equal((await stasis('import', file)).status, 34);
+    assert.equal((await stasis('import', `${file}.missing`)).status, 2);
+  });
+
   void test('completion knows commands, options, choices and ids', async () => {
     const complete = async (...words: readonly string[]): Promise<string[]> => (await run(['__complete', '--', ...words], { STASIS_SOCKET: h.socket })).stdout.split('\n').filter(Boolean);
     assert.deepEqual(await complete('ch'), ['checkpoint']);

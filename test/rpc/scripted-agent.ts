@@ -4,6 +4,7 @@
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../../src/core/errors.ts';
+import type { ExportResult, ImportResult } from '../../src/rpc/archives.ts';
 import type { AgentHandlers, CallContext, CheckpointInfo, CheckpointRequest, CheckpointResult, ContainerInfo, Node, Operation, Progress, RestoreResult, VerifyReport } from '../../src/rpc/api.ts';
 
 export const progress = (more: Partial<Progress> = {}): Progress => ({
@@ -43,7 +44,13 @@ export const hopeless: ContainerInfo = {
 export const checkpointInfo: CheckpointInfo = {
   id: checkpointResult.checkpoint, lineage: checkpointResult.lineage, createdMs: 1_700_000_000_000, node: 'node-1',
   containers: [{ id: 'web', name: 'web-1', runtime: 'runc', manager: 'plain', rootfs: 'overlay' }], reason: 'before the upgrade', principal: 'local',
-  cipher: 'xchacha20-poly1305', signer: 'cd'.repeat(32), bytes: checkpointResult.bytes, frozenMs: 912.5, leftRunning: true,
+  cipher: 'xchacha20-poly1305', signer: 'cd'.repeat(32), bytes: checkpointResult.bytes, frozenMs: 912.5, leftRunning: true, imported: false,
+};
+
+export const exportResult: ExportResult = { operationId: 'op-3', checkpoint: checkpointResult.checkpoint, bytes: 3, totalMs: 12, notIncluded: ['the volume /data'] };
+
+export const importResult: ImportResult = {
+  operationId: 'op-4', checkpoint: checkpointResult.checkpoint, lineage: checkpointResult.lineage, container: 'web', engine: 'podman', archiveBytes: 5, bytes: checkpointResult.bytes, totalMs: 30, notIncluded: ['"ctr.log" of the archive'],
 };
 
 export const report: VerifyReport = { checkpoint: checkpointInfo.id, ok: true, objects: 5, chunks: 600, bytes: 300 * 1024 ** 2, problems: [], totalMs: 700 };
@@ -147,6 +154,28 @@ export function scriptedAgent(): Script {
       if (stop === undefined) throw new StasisError('OPERATION_NOT_FOUND', `there is no operation ${request.operationId}`);
       stop();
       return { ...operation, id: request.operationId, state: 'cancelled' };
+    },
+    exportCheckpoint: async function* (request, context) {
+      note('exportCheckpoint', request, context);
+      yield { type: 'progress' as const, progress: progress({ kind: 'export' }) };
+      if (request.checkpoint === 'damaged') {
+        yield { type: 'data' as const, data: { bytes: Buffer.from('hal') } };
+        throw new StasisError('OBJECT_CORRUPT', 'pack 17 is damaged at byte 4096');
+      }
+      for (const text of ['a', 'b', 'c']) yield { type: 'data' as const, data: { bytes: Buffer.from(text) } };
+      yield { type: 'result' as const, result: exportResult };
+    },
+    importCheckpoint: async function* (messages, context) {
+      let received = '';
+      let start: object = {};
+      for await (const message of messages) {
+        if (message.type === 'start') start = message.start;
+        else received += Buffer.from(message.data.bytes).toString();
+        if (received.startsWith('bad')) throw new StasisError('ARCHIVE_INVALID', 'the archive is no tar file');
+      }
+      note('importCheckpoint', { ...start, received }, context);
+      yield { type: 'progress' as const, progress: progress({ kind: 'import' }) };
+      yield { type: 'result' as const, result: importResult };
     },
     getNode: async (request, context) => {
       note('getNode', request, context);

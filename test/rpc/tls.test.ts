@@ -1,5 +1,6 @@
 import assert from 'node:assert/strict';
 import { after, before, describe, test } from 'node:test';
+import type { ImportMessage } from '../../src/rpc/archives.ts';
 import type { AgentClient } from '../../src/rpc/api.ts';
 import { connectAgent } from '../../src/rpc/client.ts';
 import { allowedRoles, roles } from '../../src/rpc/roles.ts';
@@ -11,6 +12,11 @@ import { checkpointRequest } from './scripted-agent.ts';
 
 const none = { signal: undefined };
 const restoreRequest = { checkpoint: 'x', reason: '', clone: false, tcpEstablished: false, tcpClose: false, fileLocks: false, extUnixSk: false, shellJob: false, ignoreCompatibility: false, keep: false };
+
+async function* archive(): AsyncGenerator<ImportMessage> {
+  yield { type: 'start', start: { source: 'x.tar', reason: '' } };
+  yield { type: 'data', data: { bytes: Buffer.from('bytes') } };
+}
 
 const call: Readonly<Record<MethodName, (client: AgentClient) => Promise<unknown>>> = {
   checkpoint: (client) => collect(client.checkpoint(checkpointRequest, none)),
@@ -26,6 +32,8 @@ const call: Readonly<Record<MethodName, (client: AgentClient) => Promise<unknown
     if ((error as { code: string }).code !== 'OPERATION_NOT_FOUND') throw error;
   }),
   getNode: (client) => client.getNode({}, none),
+  exportCheckpoint: (client) => collect(client.exportCheckpoint({ checkpoint: 'x', reason: '', acceptPlaintext: true }, none)),
+  importCheckpoint: (client) => collect(client.importCheckpoint(archive(), none)),
 };
 
 void describe('mutual TLS', () => {

@@ -32,7 +32,7 @@ function configDump(description: PodDescription, saved: SavedContainer, image: {
     runtime: saved.runtime, createdTime: frozenAt, checkpointedTime: frozenAt, restored: false,
     // A namespace with a path was set up by podman, which does so again.
     ...(network?.path === undefined || network.path === '' ? {} : { createNetNS: true, networks: { podman: { interface_name: 'eth0' } } }),
-    logDriver: 'k8s-file', stopSignal: 15, stopTimeout: 10, createCommand: [],
+    command: saved.spec.process?.args ?? [], logDriver: 'k8s-file', stopSignal: 15, stopTimeout: 10, createCommand: [],
   };
 }
 

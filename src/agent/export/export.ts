@@ -67,6 +67,9 @@ async function plan(request: ExportRequest, reader: ArchiveContents['reader'], s
   if (saved === undefined || description.containers.length !== 1) {
     throw new StasisError('RESTORE_INCOMPATIBLE', `checkpoint ${request.checkpoint} holds ${description.containers.length} containers, an archive holds one`);
   }
+  if (description.imported !== undefined) {
+    throw new StasisError('RESTORE_INCOMPATIBLE', `checkpoint ${request.checkpoint} was imported: what its archive said of mounts and privileges was not kept`, { hint: `use the archive itself (${description.imported.source})` });
+  }
   const image = request.image === undefined ? saved.image : { name: request.image };
   const trees: ArchiveContents['trees'][number][] = [];
   const notIncluded: string[] = [...description.notSaved];

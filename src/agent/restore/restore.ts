@@ -90,6 +90,11 @@ async function examineRestore(agent: AgentContext, request: RestoreRequest, open
   if (saved === undefined || description.containers.length !== 1) {
     throw new StasisError('RESTORE_INCOMPATIBLE', `checkpoint ${request.checkpoint} holds ${description.containers.length} containers, this node restores checkpoints of one`);
   }
+  if (description.imported !== undefined && request.bundle === undefined) {
+    throw new StasisError('RESTORE_INCOMPATIBLE', `checkpoint ${request.checkpoint} was imported from ${JSON.stringify(description.imported.source)}: mounts, capabilities and all else that grants something must come from you`, {
+      hint: 'make a bundle with config.json and the root file system of its image, and give it: stasis restore --bundle DIR',
+    });
+  }
   if (!request.ignoreCompatibility) {
     requireCpu(description.provenance.cpu, description.provenance.architecture);
     requireCriu(agent, description);

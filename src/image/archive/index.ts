@@ -6,3 +6,5 @@ export { planDiff, treePaths } from './diff-tar.ts';
 export type { DiffPlan } from './diff-tar.ts';
 export { archiveLength, writeArchive } from './write.ts';
 export type { ArchiveContents } from './write.ts';
+export { receiveArchive } from './receive.ts';
+export type { Received, ReceiveOptions } from './receive.ts';

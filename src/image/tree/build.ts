@@ -11,7 +11,7 @@ import { clearDirectory, removeTree } from './clear.ts';
 import type { DecodedTree } from './decode.ts';
 import { plan } from './extraction-plan.ts';
 import { MAX_WARNINGS } from './limits.ts';
-import { mayRestore, overlayPrefix } from './overlay.ts';
+import { IMPLICIT, mayRestore, overlayPrefix } from './overlay.ts';
 import type { CreateOptions, ExtractionPlan } from './port.ts';
 import { BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, WHITEOUT } from './table.ts';
 
@@ -81,6 +81,8 @@ export class TreeBuilder {
         this.#existing.add(table.a[entry] as number);
         return;
       }
+      // Its files would land somewhere else than where the archive had them.
+      if (this.#isImplicit(entry)) throw new StasisError('RESTORE_FAILED', `${JSON.stringify(table.path(entry).toString())} is no directory here, and the archive has files below it`, { hint: 'restore with a bundle of the same image' });
       removeTree(dirfd, name);
     }
     mkdirat(dirfd, name, 0o700);
@@ -119,7 +121,9 @@ export class TreeBuilder {
     for (let directory = table.directories - 1; directory >= 0; directory--) {
       const entry = table.directoryEntry[directory] as number;
       this.#inDirectory(directory, (dirfd) => {
-        if (this.#options.merge && this.#existing.has(directory)) this.#removeXattrs(dirfd, entry);
+        const there = this.#options.merge && this.#existing.has(directory);
+        if (there && this.#isImplicit(entry)) return;
+        if (there) this.#removeXattrs(dirfd, entry);
         this.#setMetadata(dirfd, here, entry);
         if (table.b[entry] === 1 && !this.#options.merge) this.#access.set(dirfd, here, Buffer.from(`${overlayPrefix(this.#options.userxattr)}opaque`), Buffer.from('y'));
       });
@@ -177,8 +181,14 @@ export class TreeBuilder {
     this.#access.setModified(dirfd, name, table.mtimeSeconds[entry] as number, table.mtimeNanoseconds[entry] as number);
   }
 
+  #isImplicit(entry: number): boolean {
+    const set = this.#tree.table.xattrs[entry] as number;
+    return set !== 0 && this.#tree.sets.get(set).some(({ name }) => name.toString('latin1') === IMPLICIT);
+  }
+
   #setXattr(dirfd: number, name: Buffer, entry: number, attribute: Buffer, value: Buffer): void {
     const text = attribute.toString('latin1');
+    if (text === IMPLICIT) return;
     if (this.#options.userxattr && !mayRestore(text, overlayPrefix(true))) {
       throw new StasisError('OBJECT_CORRUPT', `the tree has the attribute ${JSON.stringify(text)}, a mark of overlayfs that no checkpoint holds`);
     }

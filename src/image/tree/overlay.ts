@@ -9,6 +9,12 @@ export function overlayPrefix(userxattr: boolean): string {
   return userxattr ? 'user.overlay.' : 'trusted.overlay.';
 }
 
+/**
+ * A directory that an imported archive only speaks of as part of a path. One that is there keeps its owner, mode, times
+ * and attributes; the mark itself is never set on a file system.
+ */
+export const IMPLICIT = 'trusted.stasis.implicit';
+
 export type OverlayMark = 'opaque' | 'keep' | 'drop';
 
 /**

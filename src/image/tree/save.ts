@@ -92,7 +92,7 @@ export class TreeSaver implements AsyncDisposable {
     await using resources = new AsyncDisposableStack();
     resources.use(this);
     const { entries, files, dataBytes, supersededBytes, warnings, ...index } = await this.#open().call('finish', undefined, { signal });
-    await this.#writeIndex(index, signal);
+    await writeIndex(this.#options.writer, this.#options.prefix, index, signal);
     return { entries, files, dataBytes, kind: this.#options.kind, indexBytes: index.length, ahead: this.#ahead, frozen: this.#frozen, supersededBytes, warnings };
   }
 
@@ -149,18 +149,6 @@ export class TreeSaver implements AsyncDisposable {
     return { source: { kind: 'files', root: root >= 0 ? root : (this.#root as number), files }, zeroPages };
   }
 
-  async #writeIndex({ chunks, length }: Pick<Finished, 'chunks' | 'length'>, signal: AbortSignal | undefined): Promise<void> {
-    const blob = `${this.#options.prefix}index`;
-    const parts = chunks.map((buffer, i) => ({ buffer, length: Math.min(buffer.byteLength, length - i * MiB) }));
-    const [only] = parts;
-    if (parts.length === 1 && only !== undefined) {
-      await this.#options.writer.putSmall(blob, Uint8Array.from(new Uint8Array(only.buffer, 0, only.length)), { signal });
-      return;
-    }
-    const pieces = parts.map((part): Piece => ({ source: { kind: 'memory', buffer: part.buffer, offset: 0, length: part.length }, zeroPages: false }));
-    await this.#options.writer.append(blob, pieces, { signal });
-  }
-
   async [Symbol.asyncDispose](): Promise<void> {
     const [worker, root] = [this.#worker, this.#root];
     this.#worker = undefined;
@@ -168,6 +156,19 @@ export class TreeSaver implements AsyncDisposable {
     await worker?.[Symbol.asyncDispose]();
     if (root !== undefined) closeFd(root);
   }
+}
+
+/** The index of a tree as a blob. */
+export async function writeIndex(writer: CheckpointWriter, prefix: string, { chunks, length }: Pick<Finished, 'chunks' | 'length'>, signal: AbortSignal | undefined): Promise<void> {
+  const blob = `${prefix}index`;
+  const parts = chunks.map((buffer, i) => ({ buffer, length: Math.min(buffer.byteLength, length - i * MiB) }));
+  const [only] = parts;
+  if (parts.length === 1 && only !== undefined) {
+    await writer.putSmall(blob, Uint8Array.from(new Uint8Array(only.buffer, 0, only.length)), { signal });
+    return;
+  }
+  const pieces = parts.map((part): Piece => ({ source: { kind: 'memory', buffer: part.buffer, offset: 0, length: part.length }, zeroPages: false }));
+  await writer.append(blob, pieces, { signal });
 }
 
 function packed(result: PieceResult): BigInt64Array {
