@@ -23,16 +23,24 @@ export class ChunkPlaces {
     this.#index = new ChunkIndex(shared);
   }
 
-  /** Offers the chunks of an earlier checkpoint for reuse. */
-  know({ packs, chunks }: Tables): void {
+  /** Offers the chunks of an earlier checkpoint for reuse, except the worn ones. Their numbers in the index, -1 for those that are not offered. */
+  know({ packs, chunks }: Tables, worn: Uint8Array): Int32Array {
     const base = this.#packs.length;
     this.#packs.push(...packs);
+    const numbers = new Int32Array(chunks.count).fill(-1);
     // Half of the index stays for what is new.
     for (let i = 0; i < Math.min(chunks.count, MAX_CHUNKS / 2); i += 1) {
+      if (worn[i] === 1) continue;
       const { index, added } = this.#index.add(chunks.id(i));
       const place = chunks.place(i);
       if (added) this.#set(index, [base + place.pack, place.offset, place.stored, place.raw, place.codec]);
+      numbers[i] = index;
     }
+    return numbers;
+  }
+
+  id(index: number): Buffer {
+    return this.#index.id(index);
   }
 
   addPack(checkpoint: CheckpointId, pack: ShippedPack): void {
@@ -54,7 +62,7 @@ export class ChunkPlaces {
 
   /** The tables of a manifest: only what the blobs use, in the order of the format. Renumbers the blobs. */
   tables(blobs: ReadonlyMap<string, SegmentList>): Tables {
-    const used = this.#used(blobs);
+    const used = this.used(blobs);
     const row = (index: number, column: number): number => this.#rows[index * COLUMNS + column] ?? 0;
     const order = used.sort((a, b) => row(a, 0) - row(b, 0) || row(a, 1) - row(b, 1));
     const packs: PackRef[] = [];
@@ -72,8 +80,9 @@ export class ChunkPlaces {
     return { packs, chunks, blobs };
   }
 
-  #used(blobs: ReadonlyMap<string, SegmentList>): Uint32Array {
-    const seen = new Uint8Array(this.#rows.length / COLUMNS);
+  /** The numbers of the chunks that these blobs refer to, ascending. */
+  used(blobs: ReadonlyMap<string, SegmentList>): Uint32Array {
+    const seen = new Uint8Array(this.#index.count);
     let count = 0;
     for (const segments of blobs.values()) {
       for (let i = 0; i < segments.count; i += 1) {

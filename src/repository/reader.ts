@@ -23,8 +23,11 @@ import type { CheckpointReader, CheckpointSummary, ExtractJob } from './types.ts
 const WINDOW_PARTS = 8192;
 const WINDOW_BYTES = 256 * 1024 * 1024;
 
+/** Names that begin like this are the repository's own. */
+const OWN_BLOBS = '.repository/';
+
 export function secretsOf({ lineage, cipher }: OpenManifest): ChunkSecrets {
-  return { lineage: lineage.keys.lineage, cipher, idKey: lineage.keys.idKey, chunkKey: lineage.keys.chunkKey };
+  return { lineage: lineage.keys.lineage, cipher, idKey: lineage.keys.idKey, chunkKey: lineage.keys.chunkKey, pageKey: lineage.keys.pageKey };
 }
 
 export class Reader implements CheckpointReader {
@@ -39,7 +42,7 @@ export class Reader implements CheckpointReader {
 
   constructor(manifest: OpenManifest, store: Store, pool: StagePool, sodium: Sodium) {
     this.summary = manifest.summary;
-    this.blobs = new Map([...manifest.tables.blobs].map(([name, segments]) => [name, segments.length]));
+    this.blobs = new Map([...manifest.tables.blobs].filter(([name]) => !name.startsWith(OWN_BLOBS)).map(([name, segments]) => [name, segments.length]));
     this.#manifest = manifest;
     this.#store = store;
     this.#pool = pool;

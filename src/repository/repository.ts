@@ -15,6 +15,8 @@ import type { KeyProvider } from './keys.ts';
 import { Lineages } from './lineages.ts';
 import { Manifests } from './manifests.ts';
 import type { LineageCache, OpenManifest } from './manifests.ts';
+import { Ancestor } from './ancestor.ts';
+import { ChunkPlaces } from './places.ts';
 import { Reader } from './reader.ts';
 import { StagePool } from './stage/pool.ts';
 import type { Store } from './store/store.ts';
@@ -80,13 +82,18 @@ class StoreRepository implements Repository {
     const cipherId = cipherByName(cipher);
     if (await this.#manifests.exists(id, { signal })) throw new StasisError('CHECKPOINT_IN_USE', `checkpoint ${id} is there already`, { hint: 'every checkpoint needs an id of its own' });
     const common = { id, cipher: cipherId, store: this.#store, manifests: this.#manifests, pool: this.#pool, clock: this.#clock };
-    if (lineage === undefined) return new Writer({ ...common, lineage: await this.#lineages.create(newLineageId()), base: undefined });
+    if (lineage === undefined) return new Writer({ ...common, lineage: await this.#lineages.create(newLineageId()), ancestor: undefined, places: new ChunkPlaces(this.#pool.indexes.take()) });
     const open = await this.#lineages.open(lineage, { signal });
     const mark = writerName(lineage, id);
     await this.#store.put(mark, [encodeWriterMark(lineage, id)], { signal });
+    const places = new ChunkPlaces(this.#pool.indexes.take());
     try {
-      return new Writer({ ...common, lineage: open, base: await this.#newest(lineage, { signal }) });
+      const base = await this.#newest(lineage, { signal });
+      // Chunks of another cipher cannot stand in one checkpoint with these.
+      const ancestor = base?.cipher === cipherId ? await Ancestor.open(base, places, { store: this.#store, pool: this.#pool, sodium: this.#sodium, signal }) : undefined;
+      return new Writer({ ...common, lineage: open, ancestor, places });
     } catch (error) {
+      this.#pool.indexes.give(places.shared);
       await this.#store.delete(mark, { signal: undefined }).catch(() => undefined);
       throw error;
     }

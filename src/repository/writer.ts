@@ -7,10 +7,13 @@ import type { CipherId } from './format/algorithms.ts';
 import { isBlobName } from './format/body.ts';
 import { MAX_BLOBS } from './format/limits.ts';
 import { lineageName, manifestName, packName, packsOf, writerName } from './format/names.ts';
-import { SegmentList } from './format/segments.ts';
+import { SegmentList, ZERO } from './format/segments.ts';
 import type { NewLineage, OpenLineage } from './lineages.ts';
-import type { Manifests, OpenManifest } from './manifests.ts';
-import { ChunkPlaces } from './places.ts';
+import type { Ancestor } from './ancestor.ts';
+import type { Manifests } from './manifests.ts';
+import { PageLedger } from './page-ledger.ts';
+import { PAGES_BLOB } from './page-records.ts';
+import type { ChunkPlaces } from './places.ts';
 import { SmallBlobs } from './small-blobs.ts';
 import { batches } from './stage/batches.ts';
 import type { Batch } from './stage/batches.ts';
@@ -18,6 +21,7 @@ import type { SealedPiece, ShippedPack } from './stage/messages.ts';
 import type { StagePool } from './stage/pool.ts';
 import { PIECE_BYTES } from './stage/port.ts';
 import type { Piece, PieceResult } from './stage/port.ts';
+import { SEGMENT_COLUMNS } from './stage/segment-rows.ts';
 import { SealSession } from './stage/seal-session.ts';
 import { pieceResult } from './stage/piece-result.ts';
 import type { Store } from './store/store.ts';
@@ -27,8 +31,10 @@ export interface WriterOptions {
   readonly id: CheckpointId;
   readonly cipher: CipherId;
   readonly lineage: OpenLineage | NewLineage;
-  /** The newest checkpoint of the lineage, whose chunks may be used again. */
-  readonly base: OpenManifest | undefined;
+  /** The newest checkpoint of the lineage, whose data may be used again. */
+  readonly ancestor: Ancestor | undefined;
+  /** Taken from the pool's indexes; knows the ancestor's chunks. */
+  readonly places: ChunkPlaces;
   readonly store: Store;
   readonly manifests: Manifests;
   readonly pool: StagePool;
@@ -45,6 +51,7 @@ export class Writer implements CheckpointWriter {
   readonly #places: ChunkPlaces;
   readonly #blobs = new Map<string, SegmentList>();
   readonly #small = new SmallBlobs();
+  readonly #ledger = new PageLedger();
   /** Whatever is on its way to or from a worker. */
   readonly #inFlight = new Set<Promise<unknown>>();
   readonly #counts = { raw: 0, zero: 0, reused: 0, stored: 0 };
@@ -54,13 +61,13 @@ export class Writer implements CheckpointWriter {
     this.#options = options;
     this.id = options.id;
     this.lineage = options.lineage.keys.lineage;
-    this.#places = new ChunkPlaces(options.pool.indexes.take());
-    if (options.base?.cipher === options.cipher) this.#places.know(options.base.tables);
-    const { idKey, chunkKey } = options.lineage.keys;
+    this.#places = options.places;
+    const { idKey, chunkKey, pageKey } = options.lineage.keys;
     this.#session = new SealSession(options.pool, {
-      secrets: { lineage: this.lineage, cipher: options.cipher, idKey, chunkKey },
+      secrets: { lineage: this.lineage, cipher: options.cipher, idKey, chunkKey, pageKey },
       checkpoint: this.id,
       index: this.#places.shared,
+      pages: options.ancestor?.pages?.table.shared,
       put: (pack, signal) => this.#putPack(pack, signal),
     });
   }
@@ -121,6 +128,7 @@ export class Writer implements CheckpointWriter {
     const { store, manifests, clock, cipher, lineage } = this.#options;
     await this.#flushSmall(signal);
     await Promise.all(this.#inFlight);
+    await this.#writePages(signal);
     await this.#session.finish();
     if ('object' in lineage) await store.put(lineageName(this.lineage), lineage.object, { signal });
     const tables = this.#places.tables(this.#blobs);
@@ -201,6 +209,7 @@ export class Writer implements CheckpointWriter {
 
   #place(segments: SegmentList, piece: SealedPiece): void {
     this.#count(piece);
+    if (piece.segments !== undefined) return placeRows(segments, piece.segments);
     if (piece.chunk < 0) return segments.zeros(piece.length);
     if (piece.runs === undefined) return segments.data(piece.chunk, 0, piece.length);
     let offset = 0;
@@ -214,7 +223,21 @@ export class Writer implements CheckpointWriter {
   #count(piece: SealedPiece): void {
     this.#counts.raw += piece.length;
     this.#counts.zero += piece.length - piece.raw;
-    if (piece.reused) this.#counts.reused += piece.raw;
+    this.#counts.reused += piece.reused;
+  }
+
+  /** For the next checkpoint of the lineage: which pages the chunks of this one hold. Not counted, nobody handed it in. */
+  async #writePages(signal: AbortSignal | undefined): Promise<void> {
+    const segments = new SegmentList();
+    for (const pages of await this.#session.flush()) this.#ledger.add(pages);
+    const fresh = this.#ledger.settle(this.#places, this.#places.used(this.#blobs), this.#options.ancestor, segments);
+    if (segments.length === 0 && fresh.length === 0) return;
+    for (const bytes of fresh) {
+      const batch = { pieces: [{ source: { kind: 'bytes', bytes, length: bytes.length } as const, zeroPages: false }], transfer: [bytes.buffer], bytes: bytes.length };
+      const { result } = await this.#submit(batch, this.#either(signal));
+      for (const piece of await result) segments.data(piece.chunk, 0, piece.length);
+    }
+    this.#blobs.set(PAGES_BLOB, segments);
   }
 
   async #putPack(pack: ShippedPack, signal: AbortSignal): Promise<void> {
@@ -226,5 +249,13 @@ export class Writer implements CheckpointWriter {
   /** Waits until no worker touches a source of ours any more. */
   async #settle(): Promise<void> {
     await Promise.allSettled(this.#inFlight);
+  }
+}
+
+function placeRows(segments: SegmentList, rows: Uint32Array): void {
+  for (let i = 0; i < rows.length; i += SEGMENT_COLUMNS) {
+    const [chunk = ZERO, offset = 0, length = 0] = rows.subarray(i, i + SEGMENT_COLUMNS);
+    if (chunk === ZERO) segments.zeros(length);
+    else segments.data(chunk, offset, length);
   }
 }

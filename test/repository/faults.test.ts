@@ -139,7 +139,7 @@ void test('a stage worker that dies fails who used it; the next checkpoint works
   await pool.ready();
   const [victim] = pool.workers;
   assert.ok(victim);
-  const secrets = { lineage: '00'.repeat(16) as never, cipher: 1 as const, idKey: randomBytes(32), chunkKey: randomBytes(32) };
+  const secrets = { lineage: '00'.repeat(16) as never, cipher: 1 as const, idKey: randomBytes(32), chunkKey: randomBytes(32), pageKey: randomBytes(32) };
   const session = pool.register({ onPack: () => undefined, onStarved: () => undefined, onDeath: () => undefined });
   const buffer = await pool.buffers.acquire(anySignal);
   const task = { chunk: 0, id: randomBytes(32), at: 0, stored: 100, raw: 60, codec: 0, parts: [] };

@@ -8,6 +8,8 @@ export interface LineageKeys {
   readonly idKey: Uint8Array;
   readonly chunkKey: Uint8Array;
   readonly manifestKey: Uint8Array;
+  /** For the digests of pages. */
+  readonly pageKey: Uint8Array;
   /** Not a secret: written beside the wrapped key, to tell a wrong key from a damaged object. */
   readonly check: Uint8Array;
 }
@@ -18,6 +20,7 @@ export function deriveLineageKeys(sodium: Sodium, lineage: LineageId, dataKey: U
     idKey: sodium.subkey(dataKey, 1),
     chunkKey: sodium.subkey(dataKey, 2),
     manifestKey: sodium.subkey(dataKey, 3),
+    pageKey: sodium.subkey(dataKey, 5),
     check: sodium.subkey(dataKey, 4),
   };
 }

@@ -3,7 +3,13 @@ import { StasisError } from '../../core/errors.ts';
 
 export const ciphers = { null: 0, 'xchacha20-poly1305': 1 } as const;
 export const codecs = { raw: 0, zstd: 1 } as const;
+/** Added to a codec: the chunk's id is made of the digests of its pages. */
+export const PAGED = 2;
 export const chunkIds = { 'hmac-sha256': 1 } as const;
+
+export const isCodec = (codec: number): boolean => codec <= (codecs.zstd | PAGED);
+export const isCompressed = (codec: number): boolean => (codec & codecs.zstd) !== 0;
+export const isPaged = (codec: number): boolean => (codec & PAGED) !== 0;
 
 export type CipherName = keyof typeof ciphers;
 export type CipherId = (typeof ciphers)[CipherName];

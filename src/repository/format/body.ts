@@ -2,7 +2,7 @@
 import { StasisError } from '../../core/errors.ts';
 import type { ByteCounts, Description } from '../types.ts';
 import type { CipherId } from './algorithms.ts';
-import { codecs, sealOverhead, unsupported } from './algorithms.ts';
+import { isCodec, isCompressed, sealOverhead, unsupported } from './algorithms.ts';
 import { ByteReader, ByteWriter, corrupt } from './bytes.ts';
 import { ChunkTable, ID_BYTES } from './chunk-table.ts';
 import { CHECKPOINT_LENGTH } from './header.ts';
@@ -153,12 +153,12 @@ function readChunks(reader: ByteReader, packs: readonly PackRef[], cipher: Ciphe
     const stored = reader.varint();
     const raw = reader.varint();
     const codec = reader.u8();
-    if (codec !== codecs.raw && codec !== codecs.zstd) throw unsupported(reader.object, `codec ${codec}`);
+    if (!isCodec(codec)) throw unsupported(reader.object, `codec ${codec}`);
     end = offset + stored;
     const size = packs[pack]?.size;
     if (size === undefined || end > size) throw corrupt(reader.object, `chunk ${i} lies outside its pack`);
     const payload = stored - sealOverhead[cipher];
-    if (raw < 1 || raw > MAX_CHUNK_BYTES || payload < 1 || (codec === codecs.raw ? payload !== raw : payload >= raw)) throw corrupt(reader.object, `chunk ${i} has impossible lengths`);
+    if (raw < 1 || raw > MAX_CHUNK_BYTES || payload < 1 || (isCompressed(codec) ? payload >= raw : payload !== raw)) throw corrupt(reader.object, `chunk ${i} has impossible lengths`);
     chunks.add(id, { pack, offset, stored, raw, codec });
   }
   return chunks;

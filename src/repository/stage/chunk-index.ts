@@ -64,15 +64,30 @@ export class ChunkIndex {
     }
   }
 
+  /** A number for a chunk whose data is still being collected: {@link name} follows. It is not found by its id. */
+  reserve(): number {
+    const index = this.#spare ?? Atomics.add(this.#count, 0, 1);
+    this.#spare = undefined;
+    if (index >= MAX_CHUNKS) throw new StasisError('LIMIT_EXCEEDED', `this checkpoint needs more than ${MAX_CHUNKS} chunks`, { hint: 'docs/FORMAT.md lists the limits and their reasons' });
+    return index;
+  }
+
+  name(index: number, id: Buffer): void {
+    this.#ids.set(id, index * ID_BYTES);
+  }
+
+  /** Numbers that were given out: all are below this. */
+  get count(): number {
+    return Atomics.load(this.#count, 0);
+  }
+
   id(index: number): Buffer {
     return this.#ids.subarray(index * ID_BYTES, (index + 1) * ID_BYTES);
   }
 
   #draw(id: Buffer): number {
-    const index = this.#spare ?? Atomics.add(this.#count, 0, 1);
-    this.#spare = undefined;
-    if (index >= MAX_CHUNKS) throw new StasisError('LIMIT_EXCEEDED', `this checkpoint needs more than ${MAX_CHUNKS} chunks`, { hint: 'docs/FORMAT.md lists the limits and their reasons' });
-    this.#ids.set(id, index * ID_BYTES);
+    const index = this.reserve();
+    this.name(index, id);
     return index;
   }
 

@@ -4,6 +4,7 @@ import { asStasisError, StasisError } from '../../core/errors.ts';
 import type { LineageId, CheckpointId } from '../../core/ids.ts';
 import type { CipherId } from '../format/algorithms.ts';
 import type { SharedIndex } from './chunk-index.ts';
+import type { SharedPages } from './page-table.ts';
 import type { FileList } from './file-list.ts';
 import type { SodiumChoice } from '../crypto/sodium.ts';
 
@@ -18,6 +19,7 @@ export interface ChunkSecrets {
   readonly cipher: CipherId;
   readonly idKey: Uint8Array;
   readonly chunkKey: Uint8Array;
+  readonly pageKey: Uint8Array;
 }
 
 export type WireSource =
@@ -37,8 +39,10 @@ export interface SealedPiece {
   readonly chunk: number;
   /** Bytes of data in the chunk. */
   readonly raw: number;
-  /** The chunk was there before. */
-  readonly reused: boolean;
+  /** Bytes of data that were there before. */
+  readonly reused: number;
+  /** Instead of `chunk` and `runs`, where the data lies in several chunks: rows of chunk (ZERO for zeros), offset in it, length. */
+  readonly segments?: Uint32Array<ArrayBuffer>;
   /** See ZeroRuns; absent when all of it is data. */
   readonly runs?: readonly number[];
   /** Of a `files` source: torn, inode, size, mtime, ctime per slice. */
@@ -51,6 +55,14 @@ export interface ShippedPack {
   readonly used: number;
   /** Rows of index, offset, stored, raw, codec. */
   readonly chunks: Uint32Array<ArrayBuffer>;
+}
+
+/** What chunks hold, page by page. */
+export interface ChunkPages {
+  /** Rows of index and number of pages. */
+  readonly chunks: Uint32Array<ArrayBuffer>;
+  /** One after the other, in the order of `chunks`. */
+  readonly digests: Uint8Array<ArrayBuffer>;
 }
 
 export type WireSink =
@@ -70,9 +82,10 @@ export interface ChunkTask {
 }
 
 export type ToWorker =
-  | { readonly type: 'begin'; readonly session: number; readonly secrets: ChunkSecrets; readonly checkpoint: CheckpointId; readonly index: SharedIndex }
+  | { readonly type: 'begin'; readonly session: number; readonly secrets: ChunkSecrets; readonly checkpoint: CheckpointId; readonly index: SharedIndex; readonly pages: SharedPages | undefined }
   | { readonly type: 'seal'; readonly session: number; readonly job: number; readonly pieces: readonly WirePiece[] }
   | { readonly type: 'grant'; readonly session: number; readonly buffer: ArrayBuffer }
+  | { readonly type: 'flush'; readonly session: number; readonly job: number }
   | { readonly type: 'ship'; readonly session: number; readonly job: number }
   | { readonly type: 'end'; readonly session: number }
   | { readonly type: 'open'; readonly job: number; readonly secrets: ChunkSecrets; readonly pack: string; readonly base: number; readonly buffer: ArrayBuffer; readonly verify: boolean; readonly tasks: readonly ChunkTask[] };
@@ -89,6 +102,7 @@ export type FromWorker =
   | { readonly type: 'want'; readonly session: number }
   | { readonly type: 'unused'; readonly buffer: ArrayBuffer }
   | { readonly type: 'pack'; readonly session: number; readonly pack: ShippedPack }
+  | { readonly type: 'flushed'; readonly job: number; readonly pages: ChunkPages }
   | { readonly type: 'shipped'; readonly job: number }
   | { readonly type: 'opened'; readonly job: number; readonly buffer: ArrayBuffer; readonly problems: readonly ChunkProblem[] };
 

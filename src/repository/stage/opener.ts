@@ -1,8 +1,9 @@
 /** Opens chunks: unseals, expands, checks. Used in the workers for bulk and in the main thread for small reads. */
 import { StasisError } from '../../core/errors.ts';
-import { ciphers, codecs, sealOverhead } from '../format/algorithms.ts';
+import { ciphers, isCompressed, isPaged, sealOverhead } from '../format/algorithms.ts';
 import { ChunkAad } from '../format/pack.ts';
 import { chunkId } from '../crypto/lineage-keys.ts';
+import { pagedChunkId, PageHasher } from '../crypto/page-digests.ts';
 import type { Sodium } from '../crypto/port.ts';
 import { decompress } from './compress.ts';
 import type { ChunkSecrets } from './messages.ts';
@@ -18,6 +19,7 @@ export class Opener {
   readonly #secrets: ChunkSecrets;
   readonly #aad: ChunkAad;
   readonly #scratch: Buffer;
+  #hasher: PageHasher | undefined;
 
   /** `scratch` holds at least MAX_CHUNK_BYTES and is overwritten by every call. */
   constructor(sodium: Sodium, secrets: ChunkSecrets, scratch: Buffer) {
@@ -33,10 +35,16 @@ export class Opener {
    */
   open(chunk: SealedChunk, sealed: Buffer, where: () => string, verify: boolean): Buffer {
     const payload = this.#unseal(chunk, sealed, where);
-    const data = chunk.codec === codecs.zstd ? decompress(payload, chunk.raw) : payload;
+    const data = isCompressed(chunk.codec) ? decompress(payload, chunk.raw) : payload;
     if (data?.length !== chunk.raw) throw damaged(where(), 'it does not expand to its length');
-    if ((verify || this.#secrets.cipher === ciphers.null) && !chunkId(this.#secrets.idKey, data).equals(chunk.id)) throw damaged(where(), 'its contents do not match its id');
+    if ((verify || this.#secrets.cipher === ciphers.null) && !this.#id(chunk, data).equals(chunk.id)) throw damaged(where(), 'its contents do not match its id');
     return data;
+  }
+
+  #id(chunk: SealedChunk, data: Buffer): Buffer {
+    if (!isPaged(chunk.codec)) return chunkId(this.#secrets.idKey, data);
+    this.#hasher ??= new PageHasher(this.#secrets.pageKey);
+    return pagedChunkId(this.#secrets.idKey, this.#hasher.digests(data));
   }
 
   #unseal(chunk: SealedChunk, sealed: Buffer, where: () => string): Buffer {

@@ -3,7 +3,8 @@ import { asStasisError } from '../../core/errors.ts';
 import type { CheckpointId } from '../../core/ids.ts';
 import type { Batch } from './batches.ts';
 import type { SharedIndex } from './chunk-index.ts';
-import type { ChunkSecrets, SealedPiece, ShippedPack } from './messages.ts';
+import type { ChunkPages, ChunkSecrets, SealedPiece, ShippedPack } from './messages.ts';
+import type { SharedPages } from './page-table.ts';
 import type { StagePool } from './pool.ts';
 import type { WorkerHandle } from './worker-handle.ts';
 
@@ -11,6 +12,8 @@ export interface SealSessionOptions {
   readonly secrets: ChunkSecrets;
   readonly checkpoint: CheckpointId;
   readonly index: SharedIndex;
+  /** The pages of the checkpoint before. */
+  readonly pages: SharedPages | undefined;
   /** Makes a pack durable. */
   readonly put: (pack: ShippedPack, signal: AbortSignal) => Promise<void>;
 }
@@ -33,8 +36,8 @@ export class SealSession {
       onDeath: () => this.fail(new Error('a stage worker died')),
       onStarved: () => void this.#ship().catch((error: unknown) => this.fail(error)),
     });
-    const { secrets, checkpoint, index } = options;
-    for (const worker of this.#workers) worker.tell({ type: 'begin', session: this.#id, secrets, checkpoint, index });
+    const { secrets, checkpoint, index, pages } = options;
+    for (const worker of this.#workers) worker.tell({ type: 'begin', session: this.#id, secrets, checkpoint, index, pages });
   }
 
   /** Aborted, with the reason, as soon as anything went wrong. */
@@ -51,6 +54,12 @@ export class SealSession {
     const worker = this.#pool.idlest(this.#workers);
     const answer = await worker.ask({ type: 'seal', session: this.#id, pieces: batch.pieces }, batch.transfer);
     return answer.type === 'sealed' ? answer.pieces : [];
+  }
+
+  /** After the last piece: seals what was waiting for more, and tells what the chunks hold. */
+  async flush(): Promise<readonly ChunkPages[]> {
+    const answers = await Promise.all(this.#workers.map((worker) => worker.ask({ type: 'flush', session: this.#id }, [])));
+    return answers.flatMap((answer) => (answer.type === 'flushed' ? [answer.pages] : []));
   }
 
   /** Resolves when everything that was submitted and answered is durable. */

@@ -25,7 +25,7 @@ class Session implements PackPort {
   constructor(port: Port, sodium: Sodium, begin: Message<'begin'>) {
     this.#port = port;
     this.#id = begin.session;
-    this.sealer = new Sealer(sodium, begin.secrets, begin.checkpoint, begin.index, this);
+    this.sealer = new Sealer(sodium, begin.secrets, begin.checkpoint, begin, this);
   }
 
   want(): Promise<ArrayBuffer> {
@@ -55,7 +55,7 @@ class StageWorker {
   readonly #port: Port;
   readonly #sodium: Sodium;
   readonly #sessions = new Map<number, Session>();
-  readonly #queue: Message<'seal'>[] = [];
+  readonly #queue: (Message<'seal'> | Message<'flush'>)[] = [];
   readonly #collector = new Collector();
   readonly #scratch = Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES);
   /** Its own: a chunk is opened while a piece in the other one waits for a buffer. */
@@ -73,6 +73,7 @@ class StageWorker {
         this.#sessions.set(message.session, new Session(this.#port, this.#sodium, message));
         return;
       case 'seal':
+      case 'flush':
         this.#queue.push(message);
         if (!this.#busy) void this.#work();
         return;
@@ -109,7 +110,7 @@ class StageWorker {
   async #work(): Promise<void> {
     this.#busy = true;
     for (let job = this.#queue.shift(); job !== undefined; job = this.#queue.shift()) {
-      await this.#seal(job);
+      await (job.type === 'seal' ? this.#seal(job) : this.#flush(job));
     }
     this.#busy = false;
   }
@@ -123,7 +124,18 @@ class StageWorker {
         pieces.push(await session.sealer.seal(piece, this.#scratch));
         this.#collector.note(piece.source.length);
       }
-      this.#send({ type: 'sealed', job: job.job, pieces }, pieces.flatMap(({ stats }) => (stats === undefined ? [] : [stats.buffer])));
+      this.#send({ type: 'sealed', job: job.job, pieces }, pieces.flatMap(({ stats, segments }) => [stats, segments].flatMap((columns) => (columns === undefined ? [] : [columns.buffer]))));
+    } catch (error) {
+      this.#send({ type: 'failed', job: job.job, error: toWire(error, 'cannot seal') });
+    }
+  }
+
+  async #flush(job: Message<'flush'>): Promise<void> {
+    try {
+      const session = this.#sessions.get(job.session);
+      if (session === undefined) throw new StasisError('CANCELLED', 'the writer was given up');
+      const pages = await session.sealer.flush();
+      this.#send({ type: 'flushed', job: job.job, pages }, [pages.chunks.buffer, pages.digests.buffer]);
     } catch (error) {
       this.#send({ type: 'failed', job: job.job, error: toWire(error, 'cannot seal') });
     }
