@@ -15,8 +15,9 @@ const FEW_PARTS = 16;
 
 export class PageMatcher {
   readonly #table: PageTable;
-  /** What follows the last page that was found. */
+  /** What follows the last page that was found, and where that run left another one. */
   #next = 0;
+  #before = 0;
   /** By page of the piece that was matched last: chunk (or FRESH) and offset in it. */
   readonly chunks = new Uint32Array(MAX_CHUNK_BYTES / DIGEST_PAGE_BYTES);
   readonly offsets = new Uint32Array(MAX_CHUNK_BYTES / DIGEST_PAGE_BYTES);
@@ -31,9 +32,7 @@ export class PageMatcher {
     const words = new Uint32Array(digests.buffer, digests.byteOffset, digests.length / 4);
     let [fresh, parts, lastChunk, lastOffset] = [0, 0, -1, 0];
     for (let i = 0; i < count; i += 1) {
-      const page = this.#table.find(words, i * (DIGEST_BYTES / 4), this.#next);
-      // Where nothing is found the page that was there before has changed.
-      this.#next = page < 0 ? this.#next + 1 : page + 1;
+      const page = this.#find(words, i * (DIGEST_BYTES / 4));
       const chunk = page < 0 ? FRESH : this.#table.chunk(page);
       const offset = page < 0 ? 0 : this.#table.number(page) * DIGEST_PAGE_BYTES;
       if (chunk === FRESH) fresh += 1;
@@ -41,5 +40,20 @@ export class PageMatcher {
       [this.chunks[i], this.offsets[i], lastChunk, lastOffset] = [chunk, offset, chunk, offset];
     }
     return fresh <= count * MOST_FRESH && parts <= Math.max(FEW_PARTS, count * MOST_PARTS);
+  }
+
+  /** A page that many windows have should be found in its own chunk, or all windows would come to refer to one: so first where the pages before it were. */
+  #find(words: Uint32Array, word: number): number {
+    const [next, before] = [this.#next, this.#before];
+    [this.#next, this.#before] = [next + 1, before + 1];
+    if (this.#table.is(next, words, word)) return next;
+    if (this.#table.is(before, words, word)) {
+      [this.#next, this.#before] = [before + 1, next + 1];
+      return before;
+    }
+    const page = this.#table.find(words, word);
+    // Where nothing is found, the page that was there before has changed.
+    if (page >= 0) [this.#next, this.#before] = [page + 1, next + 1];
+    return page;
   }
 }

@@ -59,9 +59,13 @@ export class PageTable {
     }
   }
 
-  /** The page with the digest that begins at `word` of `digests`, or -1. `likely` is looked at first: a page that many have should be found in its own chunk. */
-  find(digests: Uint32Array, word: number, likely: number): number {
-    if (likely < this.#words.length && this.#equals(likely, digests, word)) return likely;
+  /** Whether this page has the digest that begins at `word` of `digests`. */
+  is(page: number, digests: Uint32Array, word: number): boolean {
+    return page < this.#words.length && this.#equals(page, digests, word);
+  }
+
+  /** The page with the digest that begins at `word` of `digests`, or -1. */
+  find(digests: Uint32Array, word: number): number {
     const mask = this.#slots.length - 1;
     for (let slot = (digests[word] as number) & mask; ; slot = (slot + 1) & mask) {
       const taken = this.#slots[slot] as number;
