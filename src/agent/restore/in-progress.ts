@@ -27,6 +27,19 @@ interface Parts {
 /** CRIU needs this much beyond the images themselves. */
 const MEMORY_MARGIN = 1.05;
 
+/** criu and the runtime, however slow the machine, for the smallest container. */
+const RUNTIME_BASE_MS = 20_000;
+/** criu restores about 1 GB a second (docs/BENCHMARKS.md); a machine in trouble may take twenty times as long. */
+const RUNTIME_BYTES_PER_MS = 50_000;
+
+/**
+ * criu waits for ever when a task that it is rebuilding is killed (by the kernel, for want of memory): the task is
+ * the runtime's child, and criu never hears of its end.
+ */
+function runtimeDeadlineMs({ saved }: RestorePlan): number {
+  return RUNTIME_BASE_MS + saved.images.pagesBytes / RUNTIME_BYTES_PER_MS;
+}
+
 export class RestoreInProgress implements AsyncDisposable {
   readonly #parts: Parts;
   #bundle: Bundle | undefined;
@@ -91,7 +104,7 @@ export class RestoreInProgress implements AsyncDisposable {
       at: plan.at, id: plan.id, bundle, imageDir: directories.images, workDir: directories.work, flags: plan.flags,
       criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'),
       ...outputFiles(agent, plan.id),
-    }, agent.toolchain, { signal, timeoutMs: agent.settings.operationDeadlineMs, launcher: agent.settings.scripts.restore });
+    }, agent.toolchain, { signal, timeoutMs: runtimeDeadlineMs(plan), launcher: agent.settings.scripts.restore });
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
     undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined }));
   }
