@@ -6,9 +6,11 @@ import type { TreeThreads } from '../image/tree/index.ts';
 import type { Repository } from '../repository/types.ts';
 import type { RuntimeRoot, Toolchain } from '../runtime/types.ts';
 import type { Logger } from '../telemetry/logger.ts';
+import type { Fills } from './fills.ts';
 import type { Journal } from './journal.ts';
 import type { Lineages } from './lineages.ts';
 import type { Operations } from './operations.ts';
+import type { WorkingSets } from './working-sets.ts';
 
 export interface AgentSettings {
   readonly nodeName: string;
@@ -24,7 +26,9 @@ export interface AgentSettings {
   readonly ghostLimitBytes: number;
   readonly cipher: string;
   readonly parallel: number;
-  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string };
+  /** Program of criu. */
+  readonly criu: string;
+  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly lazyHook: string };
 }
 
 export interface AgentContext {
@@ -41,6 +45,8 @@ export interface AgentContext {
   readonly operations: Operations;
   readonly journal: Journal;
   readonly lineages: Lineages;
+  readonly workingSets: WorkingSets;
+  readonly fills: Fills;
   /** Public facts for whoever asks for the node. */
   readonly keys: { readonly signer: string; readonly recipient: string; readonly trustedSigners: readonly string[]; readonly repository: string };
   readonly startedMs: number;

@@ -14,6 +14,8 @@ export interface StartOptions {
   readonly deadlineMs: number;
   /** Operations with the same key exclude each other ("container /run/runc/a", "checkpoint 01…"). */
   readonly exclusive: string;
+  /** It does not count against the operations that may run at the same time. */
+  readonly unbounded?: boolean;
   /** Who asked, and why. */
   readonly principal: string;
   readonly reason: string;
@@ -28,6 +30,9 @@ export interface Started<T> {
 const KEEP_ENDED = 200;
 /** Byte counts change with every chunk: watchers are told at most this often. */
 const WATCH_INTERVAL_MS = 100;
+
+/** Less than the 30 seconds that service managers and Kubernetes wait before they kill. */
+const FILL_GRACE_MS = 15_000;
 
 interface Entry {
   readonly operation: Operation;
@@ -72,7 +77,7 @@ export class Operations {
     this.claim(options.id, options.exclusive, options.target);
     const operation = new Operation({ ...options, clock: this.#clock, failpoints: this.#failpoints, changed: (changed) => this.#tell(changed) });
     const outcome = operation.run(async () => {
-      using _slot = await this.#slots.acquire(1, { signal: operation.signal });
+      using _slot = options.unbounded === true ? undefined : await this.#slots.acquire(1, { signal: operation.signal });
       return body(operation);
     }).finally(() => this.#ended(options));
     outcome.catch(() => undefined);
@@ -114,7 +119,15 @@ export class Operations {
   async stop(): Promise<void> {
     this.#stopping = true;
     const running = [...this.#entries.values()].filter((entry) => entry.operation.status().state === 'running');
-    for (const { operation } of running) operation.cancel(new StasisError('AGENT_STOPPING', 'the agent is shutting down', { hint: 'start the operation again when it is back' }));
+    const cancel = (entries: readonly Entry[]): void => entries.forEach(({ operation }) => {
+      operation.cancel(new StasisError('AGENT_STOPPING', 'the agent is shutting down', { hint: 'start the operation again when it is back' }));
+    });
+    cancel(running.filter(({ options }) => options.kind !== 'fill'));
+    // A container that still fills dies with the agent: it gets a chance to be complete.
+    const fills = running.filter(({ options }) => options.kind === 'fill');
+    const patience = setTimeout(cancel, FILL_GRACE_MS, fills);
+    await Promise.allSettled(fills.map((entry) => entry.outcome));
+    clearTimeout(patience);
     await Promise.allSettled(running.map((entry) => entry.outcome));
   }
 

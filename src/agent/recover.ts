@@ -3,19 +3,20 @@
  *
  * A checkpoint: its guard settles the container (thawed, or dead because committed). The manifest exists: the checkpoint
  * stands, unless its container should have died for it and was let go; no manifest: its packs are garbage.
- * A restore: the container is removed, unless the journal says that it was complete.
+ * A restore: the container is removed; its record is there until the container runs and all of its memory has arrived.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { asStasisError, isStasisError } from '../core/errors.ts';
 import { listDirectory, removeTree } from '../host/files.ts';
 import { recoverGuard } from '../host/guard.ts';
+import { recoverFill } from '../host/lazy-guard.ts';
 import { processAlive } from '../host/proc.ts';
 import { killSession } from '../host/session.ts';
 import { findContainer, remove, removeBundle } from '../runtime/index.ts';
 import type { AgentContext } from './context.ts';
 import type { CheckpointRecord, ImportRecord, JournalRecord, RestoreRecord } from './journal.ts';
-import { sweepContainers } from './restore/container-directory.ts';
+import { fillDirectory, sweepContainers } from './restore/container-directory.ts';
 
 export async function recover(agent: AgentContext): Promise<void> {
   for (const record of agent.journal.records()) {
@@ -38,7 +39,7 @@ const STORE_MS = 60_000;
 
 function recoverRecord(agent: AgentContext, record: JournalRecord): Promise<string> {
   if (record.kind === 'checkpoint') return recoverCheckpoint(agent, record);
-  return record.kind === 'restore' ? recoverRestore(record) : recoverImport(agent, record);
+  return record.kind === 'restore' ? recoverRestore(agent, record) : recoverImport(agent, record);
 }
 
 /** It stands if its manifest does. */
@@ -78,7 +79,10 @@ async function removeFromRuntime({ container }: CheckpointRecord): Promise<void>
   }
 }
 
-async function recoverRestore(record: RestoreRecord): Promise<string> {
+async function recoverRestore(agent: AgentContext, record: RestoreRecord): Promise<string> {
+  const fill = fillDirectory(agent, record.operation);
+  await recoverFill(agent.settings.scripts.lazyGuard, fill);
+  removeTree(fill);
   await killSession(join(record.workDirectory, 'session'));
   if (await isOurs(record)) await remove(record.container.at, record.container.id, { force: true, bundle: record.bundle, signal: undefined });
   if (record.rebuilt) await removeBundle(record.bundle);

@@ -23,7 +23,8 @@ export function restoreResult(outcome: RestoreOutcome): api.RestoreResult {
   return {
     operationId: outcome.operation, checkpoint: outcome.checkpoint, container: container.id, runtime: container.at.runtime, bundle: container.bundle,
     pid: container.pid, phases: outcome.phases, totalMs: outcome.totalMs, bytes: outcome.bytes, bytesRead: outcome.storedBytes,
-    bytesPerSecond: rate(outcome.bytes, outcome.totalMs), findings: [],
+    bytesPerSecond: rate(outcome.bytes, outcome.totalMs), findings: [], lazyBytes: outcome.fill?.totalBytes ?? 0,
+    ...(outcome.fill === undefined ? {} : { fillOperationId: outcome.fill.operation }),
     ...(outcome.downtimeMs === undefined ? {} : { downtimeMs: outcome.downtimeMs }),
   };
 }
@@ -53,7 +54,7 @@ export function progressInfo(status: OperationStatus, nowMs: number): api.Progre
 }
 
 export function operationInfo(status: OperationStatus, nowMs = status.endedMs ?? status.startedMs): api.Operation {
-  const restoring = status.kind !== 'checkpoint';
+  const restoring = status.kind !== 'checkpoint' && status.kind !== 'fill';
   return {
     id: status.id, kind: status.kind, state: status.stepNumber === 0 && status.state === 'running' ? 'queued' : status.state,
     container: restoring ? '' : status.target, checkpoint: restoring ? status.target : '', principal: status.principal, reason: status.reason,

@@ -64,6 +64,7 @@ async function startCheckpoint(agent: AgentContext, request: api.CheckpointReque
   if (joined !== undefined) return joined;
   const container = await findContainer(agent.roots, request.container, { signal, ...(request.runtime === undefined ? {} : { runtime: request.runtime as RuntimeName }) });
   requireRunning(container);
+  agent.fills.requireFilled(container);
   const flags = { leaveRunning: request.leaveRunning, tcpEstablished: request.tcpEstablished, fileLocks: request.fileLocks, extUnixSk: request.extUnixSk, shellJob: request.shellJob };
   return agent.operations.start({
     id, kind: 'checkpoint', target: request.container, steps: CHECKPOINT_STEPS, deadlineMs: request.deadlineMs ?? agent.settings.operationDeadlineMs,
@@ -103,7 +104,7 @@ function startRestore(agent: AgentContext, request: api.RestoreRequest, { caller
     await sweepContainers(agent);
     return restore(agent, {
       checkpoint: checkpointId, container: request.container, bundle: request.bundle, runtime: request.runtime as RuntimeName | undefined,
-      clone: request.clone, ignoreCompatibility: request.ignoreCompatibility, keep: request.keep,
+      lazy: request.lazy ?? 'never', by: caller.principal, reason: request.reason, clone: request.clone, ignoreCompatibility: request.ignoreCompatibility, keep: request.keep,
       flags: { tcpEstablished: request.tcpEstablished, tcpClose: request.tcpClose, fileLocks: request.fileLocks, extUnixSk: request.extUnixSk, shellJob: request.shellJob },
     }, operation);
   }));
@@ -141,6 +142,7 @@ function startDelete(agent: AgentContext, request: api.DeleteCheckpointRequest, 
   if (reading !== undefined) {
     throw new StasisError('CHECKPOINT_IN_USE', `operation ${reading.id} (${reading.kind}) reads checkpoint ${checkpointId}`, { hint: `wait for it, or cancel it: stasis cancel ${reading.id}` });
   }
+  agent.fills.requireUnused(checkpointId);
   return agent.operations.start({
     id, kind: 'delete', target: checkpointId, steps: DELETE_STEPS, deadlineMs: agent.settings.operationDeadlineMs,
     exclusive: `checkpoint ${checkpointId}`, principal: caller.principal, reason: request.reason,

@@ -19,6 +19,7 @@ import { serveTelemetry } from '../telemetry/http.ts';
 import type { Logger } from '../telemetry/logger.ts';
 import type { Metrics } from '../telemetry/metrics.ts';
 import type { AgentContext, AgentSettings } from './context.ts';
+import { Fills } from './fills.ts';
 import { Journal } from './journal.ts';
 import { Lineages } from './lineages.ts';
 import { recordMetrics } from './metrics.ts';
@@ -26,6 +27,7 @@ import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
 import { agentHandlers } from './service.ts';
 import { openStore } from './store.ts';
+import { WorkingSets } from './working-sets.ts';
 
 /** deploy/libexec of the package that this file was compiled in, wherever the build lies in it. */
 function libexecDirectory(): string {
@@ -71,6 +73,8 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     roots,
     journal: new Journal(join(config.stateDirectory, 'journal')),
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
+    workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
+    fills: new Fills(),
     keys: { signer: hex(keys.signer), recipient: keys.recipients.map(hex).join(', '), trustedSigners: config.keys.trustedSigners, repository: store.description },
     startedMs: systemClock.now(),
   };
@@ -109,8 +113,8 @@ function settingsOf(config: Config): AgentSettings {
   return {
     nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path,
     freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
-    cipher: config.repository.cipher, parallel: config.operations.parallel,
-    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore') },
+    criu: config.criu.binary, cipher: config.repository.cipher, parallel: config.operations.parallel,
+    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), lazyHook: join(libexec, 'stasis-lazy-hook') },
   };
 }
 

@@ -5,6 +5,7 @@
  * worker, or where a call cannot block for long.
  */
 import koffi from 'koffi';
+import { constants as fsConstants } from 'node:fs';
 import { constants } from 'node:os';
 
 /** For tree-calls.ts, which binds the hot calls of the tree walk. */
@@ -14,6 +15,9 @@ const errnoNames = new Map(Object.entries(constants.errno).map(([name, value]) =
 
 const raw = {
   openat2: libc.func('long syscall(long number, int dirfd, const void* path, void* how, size_t size)'),
+  fcntl: libc.func('int fcntl(int fd, int command, long argument)'),
+  pidfdOpen: libc.func('long syscall(long number, int pid, unsigned int flags)'),
+  pidfdGetfd: libc.func('long syscall(long number, int pidfd, int fd, unsigned int flags)'),
   mknodat: libc.func('int mknodat(int dirfd, const void* path, uint32_t mode, uint64_t dev)'),
   mkdirat: libc.func('int mkdirat(int dirfd, const void* path, uint32_t mode)'),
   symlinkat: libc.func('int symlinkat(const void* target, int dirfd, const void* path)'),
@@ -26,6 +30,7 @@ const raw = {
   llistxattr: libc.func('int64_t llistxattr(const void* path, void* list, size_t size)'),
   lgetxattr: libc.func('int64_t lgetxattr(const void* path, const void* name, void* value, size_t size)'),
   lsetxattr: libc.func('int lsetxattr(const void* path, const void* name, const void* value, size_t size, int flags)'),
+  close: libc.func('int close(int fd)'),
   lseek: libc.func('int64_t lseek(int fd, int64_t offset, int whence)'),
   fallocate: libc.func('int fallocate(int fd, int mode, int64_t offset, int64_t length)'),
   flock: libc.func('int flock(int fd, int operation)'),
@@ -186,6 +191,33 @@ export function dataExtents(fd: number, size: number): [number, number][] {
 /** fallocate(2), mode 0: really allocates the blocks, or fails with ENOSPC. */
 export function fallocate(fd: number, offset: number, length: number): void {
   check(raw.fallocate(fd, 0, offset, length) as number, 'fallocate');
+}
+
+const SYS_PIDFD_OPEN = 434;
+const SYS_PIDFD_GETFD = 438;
+
+/** Duplicates of descriptors of another process, close-on-exec here (pidfd_getfd(2), Linux 5.6). Those that are gone are left out. */
+export function duplicateDescriptors(pid: number, fds: readonly number[]): number[] {
+  const process = check(raw.pidfdOpen(SYS_PIDFD_OPEN, pid, 0) as number, 'pidfd_open');
+  try {
+    const copies: number[] = [];
+    for (const fd of fds) {
+      const copy = raw.pidfdGetfd(SYS_PIDFD_GETFD, process, fd, 0) as number;
+      if (copy >= 0) copies.push(copy);
+      else if (koffi.errno() !== constants.errno.EBADF) throw systemError('pidfd_getfd');
+    }
+    return copies;
+  } finally {
+    raw.close(process);
+  }
+}
+
+/** Sets O_NONBLOCK on the open file, so also for others who have it. */
+export function setNonblocking(fd: number): void {
+  const F_GETFL = 3;
+  const F_SETFL = 4;
+  const flags = check(raw.fcntl(fd, F_GETFL, 0) as number, 'fcntl');
+  check(raw.fcntl(fd, F_SETFL, flags | fsConstants.O_NONBLOCK) as number, 'fcntl');
 }
 
 /** Takes an exclusive advisory lock without waiting. False when somebody else holds it. */

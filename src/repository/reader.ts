@@ -61,10 +61,10 @@ export class Reader implements CheckpointReader {
     return result;
   }
 
-  *segments(blob: string): Iterable<{ offset: number; length: number; zero: boolean }> {
+  *segments(blob: string): Iterable<{ offset: number; length: number; zero: boolean; chunk?: number }> {
     const segments = this.#blob(blob);
     for (let i = 0; i < segments.count; i += 1) {
-      yield { offset: segments.start(i), length: segments.end(i) - segments.start(i), zero: segments.chunk(i) === ZERO };
+      yield { offset: segments.start(i), length: segments.end(i) - segments.start(i), zero: segments.chunk(i) === ZERO, chunk: segments.chunk(i) };
     }
   }
 

@@ -75,8 +75,11 @@ export interface CheckpointReader {
   readonly blobs: ReadonlyMap<string, number>;
   /** A whole small blob or a part of any blob, verified. */
   read(blob: string, range: { offset: number; length: number } | undefined, options: { signal: AbortSignal | undefined }): Promise<Uint8Array>;
-  /** The segments of a blob in order: what is stored and what is zero. */
-  segments(blob: string): Iterable<{ offset: number; length: number; zero: boolean }>;
+  /**
+   * The segments of a blob in order: what is stored and what is zero. Segments of one chunk are read and opened together;
+   * chunks are numbered in the order in which they lie in the packs.
+   */
+  segments(blob: string): Iterable<{ offset: number; length: number; zero: boolean; chunk?: number }>;
   /** Ranged reads, opened and verified in the workers, written to the sinks. Fails on the first bad byte. */
   extract(jobs: readonly ExtractJob[], options: { signal: AbortSignal | undefined; onBytes?: (count: number) => void }): Promise<void>;
 }

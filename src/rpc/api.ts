@@ -7,7 +7,9 @@ import type { ExportCheckpointRequest, ExportEvent, ImportEvent, ImportMessage }
 import type { Role } from './roles.ts';
 
 export type MemoryPath = 'auto' | 'directory' | 'page-server';
-export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import';
+export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import' | 'fill';
+/** Whether pages may arrive after the container runs; auto: where it pays. */
+export type LazyMode = 'never' | 'always' | 'auto';
 export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled';
 
 export interface CheckpointRequest {
@@ -43,6 +45,8 @@ export interface RestoreRequest {
   readonly ignoreCompatibility: boolean;
   readonly deadlineMs?: number;
   readonly keep: boolean;
+  /** Absent: never. */
+  readonly lazy?: LazyMode;
 }
 
 export interface Progress {
@@ -112,6 +116,10 @@ export interface RestoreResult {
   readonly bytesPerSecond: number;
   readonly downtimeMs?: number;
   readonly findings: readonly Finding[];
+  /** The operation that brings the rest of the memory, when some of it is still to come. */
+  readonly fillOperationId?: string;
+  /** Bytes of memory that are still to come. */
+  readonly lazyBytes: number;
 }
 
 export type CheckpointEvent =
@@ -125,6 +133,11 @@ export type RestoreEvent =
 export interface ListContainersRequest {
   readonly container?: string;
   readonly all: boolean;
+}
+
+export interface Filling {
+  readonly bytesDone: number;
+  readonly bytesTotal: number;
 }
 
 export interface ContainerInfo {
@@ -143,6 +156,8 @@ export interface ContainerInfo {
   readonly checkpointable: boolean;
   readonly findings: readonly Finding[];
   readonly operationId?: string;
+  /** Present while the memory of a lazy restore still arrives. */
+  readonly filling?: Filling;
 }
 
 export interface ListContainersResponse {

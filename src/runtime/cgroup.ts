@@ -1,7 +1,7 @@
 /** Where the freezer of a container is: the v1 freezer hierarchy when this node has one, else cgroup v2. */
 import { existsSync } from 'node:fs';
 import { join, relative } from 'node:path';
-import type { Mount } from '../host/mountinfo.ts';
+import { readMountinfo, type Mount } from '../host/mountinfo.ts';
 import { readCgroups, type CgroupEntry } from '../host/proc.ts';
 import type { Container } from './types.ts';
 
@@ -28,6 +28,11 @@ export function cgroupDirectory(mount: Mount, path: string): string | undefined 
   const below = relative(mount.root, path);
   if (below === '' || below.startsWith('..')) return undefined;
   return join(mount.mountPoint, below);
+}
+
+/** The freezer of the cgroup that a process is in. */
+export function freezerOf(pid: number): FreezerLocation | undefined {
+  return findFreezer(pid, undefined, readMountinfo('self'));
 }
 
 function pathIn(entries: readonly CgroupEntry[], version: 1 | 2): string | undefined {

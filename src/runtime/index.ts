@@ -1,6 +1,7 @@
 /** The room of container runtimes: finding containers, judging them, and driving runc and crun. */
 export { openBundle, removeBundle, type Bundle, type BundleRequest } from './bundle/bundle.ts';
 export { explainCriuLog, readLog, type Explanation } from './criu-log/explain.ts';
+export { freezerOf } from './cgroup.ts';
 export { criuConfig, type CriuConfigOptions } from './criu-config.ts';
 export { defaultRoots, expandRoots, findContainer, listContainers, type Listing } from './discovery.ts';
 export { checkpointArgs, mustLeaveRunning, restoreArgs } from './driver/args.ts';

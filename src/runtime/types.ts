@@ -150,6 +150,11 @@ export interface RestoreRequest {
   /** Where the container's stdout and stderr go when they were pipes: files that a small pump process appends to. */
   readonly stdout: string;
   readonly stderr: string;
+  /** Leave pages that may come later to a criu lazy-pages that waits in the same working directory (runc only). */
+  readonly lazyPages?: {
+    /** Where the hook of the restore meets the guard; in the environment as STASIS_FILL_DIR. */
+    readonly guardDirectory: string;
+  };
 }
 
 /** Versions and abilities of what is installed; probed once, cached by the agent. */

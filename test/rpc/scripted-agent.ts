@@ -28,7 +28,7 @@ export const checkpointResult: CheckpointResult = {
 
 export const restoreResult: RestoreResult = {
   operationId: 'op-2', checkpoint: checkpointResult.checkpoint, container: 'web', runtime: 'runc', bundle: '/run/stasis/bundles/web', pid: 4711,
-  phases: [{ name: 'extract', ms: 400 }], totalMs: 800, bytes: 2 * 1024 ** 3, bytesRead: 300 * 1024 ** 2, bytesPerSecond: 1024 ** 3, downtimeMs: 5000, findings: [],
+  phases: [{ name: 'extract', ms: 400 }], totalMs: 800, bytes: 2 * 1024 ** 3, bytesRead: 300 * 1024 ** 2, bytesPerSecond: 1024 ** 3, downtimeMs: 5000, findings: [], lazyBytes: 0,
 };
 
 export const container: ContainerInfo = {

@@ -17,12 +17,14 @@ export async function listContainerInfos(agent: AgentContext, request: api.ListC
 
 async function containerInfo(agent: AgentContext, container: Container, signal: AbortSignal): Promise<api.ContainerInfo> {
   const verdict = await verdictOf(agent, container, signal);
-  const operation = agent.operations.holderOf(`container ${container.at.root}/${container.id}`);
+  const fill = agent.fills.of(container);
+  const operation = agent.operations.holderOf(`container ${container.at.root}/${container.id}`) ?? agent.operations.holderOf(`fill ${container.at.root}/${container.id}`);
   return {
     id: container.id, name: container.name, runtime: container.at.runtime, root: container.at.root, manager: container.manager, status: container.status,
     pid: container.pid, bundle: container.bundle, createdMs: container.createdMs, rootfs: container.rootfs.kind,
     processes: verdict.memory.processes, memoryBytes: verdict.memory.bytes, checkpointable: verdict.checkpointable, findings: verdict.findings,
     ...(operation === undefined ? {} : { operationId: operation }),
+    ...(fill === undefined ? {} : { filling: { bytesDone: fill.filledBytes, bytesTotal: fill.totalBytes } }),
   };
 }
 
@@ -34,9 +36,10 @@ async function verdictOf(agent: AgentContext, container: Container, signal: Abor
     return { checkpointable: false, memory: nothing, volumes: [], findings: [{ severity: 'fatal', kind: 'not-running', message, hint: 'only a running or paused container has something to save' }] };
   }
   try {
+    agent.fills.requireFilled(container);
     return await examine(container, agent.toolchain, askedFor, { signal, ghostLimitBytes: agent.settings.ghostLimitBytes });
   } catch (error) {
     const { message, hint } = asStasisError(error, 'it could not be examined');
-    return { checkpointable: false, memory: nothing, volumes: [], findings: [{ severity: 'fatal', kind: 'unreadable', message, hint: hint ?? 'look again' }] };
+    return { checkpointable: false, memory: nothing, volumes: [], findings: [{ severity: 'fatal', kind: agent.fills.of(container) === undefined ? 'unreadable' : 'filling', message, hint: hint ?? 'look again' }] };
   }
 }

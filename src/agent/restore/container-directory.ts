@@ -1,7 +1,7 @@
 /** Where the agent keeps the rebuilt bundles of the containers that it restored, and their output. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
-import type { ContainerId } from '../../core/ids.ts';
+import type { ContainerId, OperationId } from '../../core/ids.ts';
 import { listDirectory, makePrivateDirectory } from '../../host/files.ts';
 import { listContainers, removeBundle } from '../../runtime/index.ts';
 import type { AgentContext } from '../context.ts';
@@ -12,6 +12,11 @@ function containersDirectory(agent: AgentContext): string {
 
 export function containerDirectory(agent: AgentContext, id: ContainerId): string {
   return join(containersDirectory(agent), id);
+}
+
+/** Of the guard of a lazy restore. */
+export function fillDirectory(agent: AgentContext, operation: OperationId): string {
+  return join(agent.settings.runDirectory, 'fills', operation);
 }
 
 /** Files that take what a restored container writes to its pipes. They stay when it is gone, and are appended to. */

@@ -3,7 +3,9 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
+import type { OperationId } from '../../core/ids.ts';
 import { loadImages } from '../../image/criu/index.ts';
+import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
 import { criuConfig, findContainer, openBundle, remove, removeBundle, restore as runtimeRestore } from '../../runtime/index.ts';
 import type { Bundle } from '../../runtime/index.ts';
@@ -11,7 +13,9 @@ import type { Container } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
-import { containerDirectory, outputFiles } from './container-directory.ts';
+import { containerDirectory, fillDirectory, outputFiles } from './container-directory.ts';
+import { startFill } from './fill.ts';
+import { Filling } from './filling.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import type { RestorePlan } from './restore.ts';
 
@@ -22,6 +26,11 @@ interface Parts {
   readonly staging: StagingArea;
   readonly directories: { readonly images: string; readonly work: string; readonly container: string };
   readonly undo: AsyncDisposableStack;
+}
+
+interface Finished {
+  readonly container: Container;
+  readonly fill: { readonly operation: OperationId; readonly totalBytes: number } | undefined;
 }
 
 /** CRIU needs this much beyond the images themselves. */
@@ -43,9 +52,14 @@ function runtimeDeadlineMs({ saved }: RestorePlan): number {
 export class RestoreInProgress implements AsyncDisposable {
   readonly #parts: Parts;
   #bundle: Bundle | undefined;
+  /** Of a lazy restore with pages that come later. */
+  #filling: Filling | undefined;
+  readonly #workingSet: WorkingSet;
+  #filled: Disposable | undefined;
 
   private constructor(parts: Parts) {
     this.#parts = parts;
+    this.#workingSet = parts.agent.workingSets.load(parts.plan.reader.summary.lineage);
   }
 
   static async prepare(agent: AgentContext, plan: RestorePlan, operation: Operation, signal: AbortSignal): Promise<RestoreInProgress> {
@@ -53,7 +67,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const staging = undo.use(await agent.staging.open(operation.id));
     const images = plan.saved.images;
     operation.expectBytes(plan.reader.summary.bytes.raw);
-    await staging.require((images.pagesBytes + images.metadataBytes) * MEMORY_MARGIN, { signal });
+    await staging.require((eagerBytes(agent, plan) + images.metadataBytes) * MEMORY_MARGIN, { signal });
     const container = containerDirectory(agent, plan.id);
     undo.defer(async () => agent.journal.remove(operation.id));
     const directories = { images: join(staging.directory, 'images'), work: openLogDirectory(agent, operation.id), container };
@@ -91,38 +105,93 @@ export class RestoreInProgress implements AsyncDisposable {
   }
 
   async fetch(signal: AbortSignal): Promise<void> {
-    const { plan, directories, operation } = this.#parts;
-    await loadImages(plan.reader, plan.saved.images.prefix, directories.images, { signal, onBytes: (count) => operation.addBytes(count) });
+    const { agent, plan, directories, operation, undo } = this.#parts;
+    const how = { signal, onBytes: (count: number): void => operation.addBytes(count) };
+    if (!plan.lazy) {
+      await loadImages(plan.reader, plan.saved.images.prefix, directories.images, how);
+      return;
+    }
+    const guard = fillDirectory(agent, operation.id);
+    this.#filling = await Filling.open({ agent, plan, directories: { ...directories, guard }, workingSet: this.#workingSet }, how);
+    if (this.#filling !== undefined) undo.use(this.#filling);
   }
 
   async restore(signal: AbortSignal): Promise<void> {
     const { agent, plan, operation, directories, undo } = this.#parts;
+    const filling = this.#filling;
     const config = join(directories.work, 'criu.conf');
-    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose }), { mode: 0o600 });
+    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose, actionScript: filling === undefined ? undefined : agent.settings.scripts.lazyHook }), { mode: 0o600 });
     const bundle = this.#bundle!.directory;
-    await runtimeRestore({
+    if (filling !== undefined) this.#filled = undo.use(agent.fills.add(plan, { checkpoint: plan.request.checkpoint, totalBytes: filling.totalBytes, get filledBytes() { return filling.filledBytes; } }));
+    const restored = runtimeRestore({
       at: plan.at, id: plan.id, bundle, imageDir: directories.images, workDir: directories.work, flags: plan.flags,
       criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'),
       ...outputFiles(agent, plan.id),
+      ...(filling === undefined ? {} : { lazyPages: { guardDirectory: filling.guardDirectory } }),
     }, agent.toolchain, { signal, timeoutMs: runtimeDeadlineMs(plan), launcher: agent.settings.scripts.restore });
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
-    undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined }));
+    const made = restored.then(() => undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined })));
+    if (filling === undefined) await made;
+    else await beside(made, (ended) => filling.admit(AbortSignal.any([signal, ended])));
   }
 
   /** From here on the container is one like any other: only the staging and the journal go. */
-  async finish(signal: AbortSignal): Promise<Container> {
-    const { agent, plan, operation, staging } = this.#parts;
+  async finish(signal: AbortSignal): Promise<Finished> {
+    const { agent, plan, operation } = this.#parts;
     const container = await findContainer(agent.roots, plan.id, { signal });
     operation.settle();
-    agent.journal.remove(operation.id);
     // What was made stays: the stack is emptied without being run.
-    this.#parts.undo.move();
+    const undo = this.#parts.undo.move();
+    const filling = this.#filling;
+    if (filling === undefined) {
+      await this.#done();
+      return { container, fill: undefined };
+    }
+    const fill = startFill({
+      agent, plan, container, filling, workingSet: this.#workingSet, principal: plan.request.by, reason: plan.request.reason,
+      undo: () => undo.disposeAsync(),
+      done: async () => {
+        await filling[Symbol.asyncDispose]();
+        this.#filled?.[Symbol.dispose]();
+        await this.#done();
+      },
+    });
+    return { container, fill: { operation: fill.id, totalBytes: filling.totalBytes } };
+  }
+
+  async #done(): Promise<void> {
+    const { agent, plan, operation, staging, directories } = this.#parts;
+    agent.journal.remove(operation.id);
     await staging[Symbol.asyncDispose]();
-    if (!plan.request.keep) removeTree(this.#parts.directories.work);
-    return container;
+    if (!plan.request.keep) removeTree(directories.work);
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
     await this.#parts.undo.disposeAsync();
   }
+}
+
+/** Bytes of pages that must lie in staging at once: of a lazy restore only those that cannot come later, and a working set. */
+function eagerBytes(agent: AgentContext, { lazy, saved: { images }, reader }: RestorePlan): number {
+  if (!lazy) return images.pagesBytes;
+  const lazyBytes = (images.lazyPages / Math.max(1, images.pages)) * images.pagesBytes;
+  return images.pagesBytes - lazyBytes + Math.min(lazyBytes, agent.workingSets.load(reader.summary.lineage).bytes);
+}
+
+/** Both, or the first failure; what runs beside ends with the main thing. */
+async function beside(main: Promise<unknown>, companion: (ended: AbortSignal) => Promise<void>): Promise<void> {
+  const ended = new AbortController();
+  const accompanied = companion(ended.signal);
+  accompanied.catch(() => {});
+  try {
+    await main;
+  } catch (error) {
+    ended.abort(error);
+    // Its failure made the main thing fail, unless it only heard of that.
+    await accompanied.catch((cause: unknown) => {
+      if (!ended.signal.aborted || cause !== error) throw cause;
+    });
+    throw error;
+  }
+  await accompanied;
 }

@@ -21,7 +21,9 @@ import type { AgentContext } from '../context.ts';
 import { podDescription, type PodDescription, type SavedContainer } from '../description.ts';
 import { rememberLineage } from '../lineages.ts';
 import { requireCpu } from '../node-info.ts';
+import type { LazyMode } from '../../rpc/api.ts';
 import type { Operation, Phase } from '../operation.ts';
+import { chooseLazy } from './choose-lazy.ts';
 import { RestoreInProgress } from './in-progress.ts';
 
 export const RESTORE_STEPS = ['open', 'examine', 'prepare', 'files', 'fetch', 'restore', 'finish'] as const;
@@ -36,6 +38,11 @@ export interface RestoreRequest {
   /** Although a container of the same lineage runs here. */
   readonly clone: boolean;
   readonly ignoreCompatibility: boolean;
+  /** Whether pages may arrive after the container runs. */
+  readonly lazy: LazyMode;
+  /** Who asked and why, for the operation that brings the rest of the pages. */
+  readonly by: string;
+  readonly reason: string;
   /** Keep CRIU's log and configuration after a success, too. */
   readonly keep: boolean;
   readonly flags: { readonly tcpEstablished: boolean; readonly tcpClose: boolean; readonly fileLocks: boolean; readonly extUnixSk: boolean; readonly shellJob: boolean };
@@ -51,6 +58,8 @@ export interface RestoreOutcome {
   readonly storedBytes: number;
   /** From the freeze of a container that was stopped to the end of this restore. */
   readonly downtimeMs: number | undefined;
+  /** The operation that brings the rest of the memory, and how much that is. */
+  readonly fill: { readonly operation: OperationId; readonly totalBytes: number } | undefined;
 }
 
 /** What is to be restored, as what, by whom. */
@@ -62,6 +71,8 @@ export interface RestorePlan {
   readonly at: RuntimeRoot;
   readonly request: RestoreRequest;
   readonly flags: RestoreRequest['flags'];
+  /** Some of its pages arrive after it runs. */
+  readonly lazy: boolean;
 }
 
 export async function restore(agent: AgentContext, request: RestoreRequest, operation: Operation): Promise<RestoreOutcome> {
@@ -75,12 +86,12 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
   await operation.step('files', (signal) => inProgress.files(signal));
   await operation.step('fetch', (signal) => inProgress.fetch(signal));
   await operation.step('restore', (signal) => inProgress.restore(signal));
-  const container = await operation.step('finish', (signal) => inProgress.finish(signal));
+  const { container, fill } = await operation.step('finish', (signal) => inProgress.finish(signal));
   rememberLineage(agent, container, { lineage: plan.reader.summary.lineage, last: request.checkpoint });
   return {
     operation: operation.id, checkpoint: request.checkpoint, container, phases: operation.phases, totalMs: agent.clock.monotonic() - started,
     bytes: plan.reader.summary.bytes.raw, storedBytes: plan.reader.summary.bytes.stored,
-    downtimeMs: plan.description.mode === 'stop' ? agent.clock.now() - plan.description.frozenAtMs : undefined,
+    downtimeMs: plan.description.mode === 'stop' ? agent.clock.now() - plan.description.frozenAtMs : undefined, fill,
   };
 }
 
@@ -106,7 +117,7 @@ async function examineRestore(agent: AgentContext, request: RestoreRequest, open
   if (!request.clone) agent.operations.claim(operation.id, `lineage ${reader.summary.lineage}`, `the lineage of checkpoint ${request.checkpoint}`);
   await requireFreeId(agent, id, signal);
   if (!request.clone) await requireNoCopy(agent, reader, signal);
-  return { ...opened, saved, id, at, request, flags: restoreFlags(request, saved) };
+  return { ...opened, saved, id, at, request, flags: restoreFlags(request, saved), lazy: chooseLazy(agent, request.lazy, at, saved.images) };
 }
 
 /** What the dump was made with, the restore needs too; connections can still be closed instead. */

@@ -36,11 +36,16 @@ const columns = [
   { title: 'CONTAINER', value: (row: ContainerInfo) => short(row.id) },
   { title: 'NAME', value: (row: ContainerInfo) => short(row.name) },
   { title: 'RUNTIME', value: (row: ContainerInfo) => (row.manager === 'plain' ? row.runtime : `${row.runtime} (${row.manager})`) },
-  { title: 'STATUS', value: (row: ContainerInfo) => (row.operationId === undefined ? row.status : `${row.status}, operation ${row.operationId}`) },
+  { title: 'STATUS', value: status },
   { title: 'PID', value: (row: ContainerInfo) => (row.pid === 0 ? '-' : String(row.pid)), right: true },
   { title: 'MEMORY', value: (row: ContainerInfo) => formatBytes(row.memoryBytes), right: true },
   { title: 'CHECKPOINT', value: verdict },
 ];
+
+function status(row: ContainerInfo): string {
+  if (row.filling !== undefined) return `${row.status}, filling ${row.filling.bytesTotal === 0 ? 100 : Math.min(100, Math.floor((row.filling.bytesDone * 100) / row.filling.bytesTotal))} %`;
+  return row.operationId === undefined ? row.status : `${row.status}, operation ${row.operationId}`;
+}
 
 function verdict(row: ContainerInfo): string {
   const [first] = row.findings.filter(({ severity }) => severity === (row.checkpointable ? 'warning' : 'fatal'));

@@ -4,7 +4,7 @@ import { Option } from 'commander';
 import type { Command } from 'commander';
 import { newOperationId } from '../../core/ids.ts';
 import { formatBytes, formatDuration, parseDuration } from '../../core/units.ts';
-import type { RestoreResult } from '../../rpc/api.ts';
+import type { AgentClient, RestoreResult } from '../../rpc/api.ts';
 import { agentOptions, withAgent } from '../agent.ts';
 import type { AgentOptions } from '../agent.ts';
 import { exitHelp } from '../exit.ts';
@@ -24,6 +24,9 @@ interface Options extends AgentOptions {
   readonly extUnixSk?: boolean;
   readonly shellJob?: boolean;
   readonly ignoreCompatibility?: boolean;
+  readonly lazy?: boolean;
+  readonly lazyAuto?: boolean;
+  readonly wait?: boolean;
   readonly deadline?: string;
   readonly keep?: boolean;
   readonly printStats?: boolean;
@@ -44,6 +47,9 @@ export function restoreCommand(program: Command, io: Io): void {
     .option('--ext-unix-sk', 'accept UNIX sockets whose other end is outside the container')
     .option('--shell-job', 'accept a container that hangs on a terminal')
     .option('--ignore-compatibility', 'go on although kernel, processor or versions differ')
+    .option('-l, --lazy', 'let the container run before all of its memory is there; the rest arrives while it runs')
+    .option('--lazy-auto', 'be lazy where it pays: runc, and much memory that can come later')
+    .option('-w, --wait', 'with --lazy: return when all memory has arrived')
     .option('--deadline <duration>', 'how long all of it may take, such as 5m')
     .option('-k, --keep', "keep CRIU's log and statistics also when all goes well")
     .option('--print-stats', 'show how long each phase took')
@@ -59,13 +65,28 @@ export function restoreCommand(program: Command, io: Io): void {
       ...(options.name === undefined ? {} : { container: options.name }),
       ...(options.bundle === undefined ? {} : { bundle: resolve(options.bundle) }),
       ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
+      ...(options.lazy === true ? { lazy: 'always' as const } : options.lazyAuto === true ? { lazy: 'auto' as const } : {}),
       ...(options.deadline === undefined ? {} : { deadlineMs: parseDuration(options.deadline) }),
     };
     const json = options.json === true;
     const { result } = await follow(io, { agent, operationId, subject: checkpoint, json }, (signal) => agent.restore(request, { signal }));
+    if (options.wait === true && result.fillOperationId !== undefined) await waitForFill(io, agent, result.fillOperationId);
     if (json) io.out(jsonLine({ type: 'result', ...result }));
     else show(io, result, options.printStats === true);
   }));
+}
+
+/** Throws why the memory cannot arrive; the container is gone then. */
+async function waitForFill(io: Io, agent: AgentClient, operationId: string): Promise<void> {
+  for await (const event of agent.watchOperations({ operationId }, { signal: undefined })) {
+    const [operation] = event.type === 'snapshot' ? event.snapshot.operations : [event.changed];
+    if (operation?.error !== undefined) {
+      // Only here: it brings gRPC with it.
+      const { errorOfInfo } = await import('../../rpc/status.ts');
+      throw errorOfInfo(operation.error);
+    }
+    if (operation?.state === 'succeeded') io.talk(`all memory has arrived: ${formatBytes(operation.progress.bytesDone)}`);
+  }
 }
 
 function show(io: Io, result: RestoreResult, stats: boolean): void {

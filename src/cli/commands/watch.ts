@@ -32,8 +32,8 @@ export function cancelCommand(program: Command, io: Io): void {
 }
 
 function line(io: Io, { id, kind, state, container, checkpoint, progress, startedMs, finishedMs, error }: Operation): string {
-  const subject = printable(kind === 'checkpoint' ? container : checkpoint);
+  const subject = printable(container === '' ? checkpoint : container);
   const took = formatDuration((finishedMs ?? io.clock.now()) - startedMs);
-  const step = state === 'running' ? `  step ${progress.stepNumber}/${progress.stepCount} ${printable(progress.step)}${progress.bytesDone === 0 ? '' : `  ${formatBytes(progress.bytesDone)}`}${progress.frozen ? '  frozen' : ''}` : '';
+  const step = state === 'running' ? `  step ${progress.stepNumber}/${progress.stepCount} ${printable(progress.step)}${progress.bytesDone === 0 ? '' : `  ${formatBytes(progress.bytesDone)}${kind === 'fill' && progress.bytesTotal > 0 ? ` of ${formatBytes(progress.bytesTotal)}, ${Math.floor((progress.bytesDone * 100) / progress.bytesTotal)} %` : ''}`}${progress.frozen ? '  frozen' : ''}` : '';
   return `${time(io.clock.now())}  ${printable(id)}  ${kind} ${subject}  ${state} ${took}${step}${error === undefined ? '' : `  ${printable(error.code)}: ${printable(error.message)}`}`;
 }

@@ -11,6 +11,7 @@ export const OP_OPEN = 3;
 export const OP_OPEN2 = 4;
 export const OP_PARENT = 5;
 export const OP_ADD_F = 6;
+export const OP_GET = 7;
 export const OP_CLOSE = 0x1023;
 export const OP_FORCE_CLOSE = 0x1024;
 
@@ -57,6 +58,18 @@ export function decodeMessage(header: DataView, size: HeaderSize): Message {
     address: unsigned(header, long ? 16 : 8),
     destination: unsigned(header, long ? 24 : 16),
   };
+}
+
+/** What decodeMessage reads. `address` is a multiple of the page size, so that it is exact. */
+export function encodeMessage({ op, flags, pages, address, destination }: Message, size: HeaderSize): Buffer {
+  const header = Buffer.alloc(size);
+  const long = size === LONG_HEADER;
+  header.writeUInt32LE(((flags << 16) | op) >>> 0, 0);
+  if (long) header.writeBigUInt64LE(BigInt(pages), 8);
+  else header.writeUInt32LE(pages, 4);
+  header.writeBigUInt64LE(BigInt(address), long ? 16 : 8);
+  header.writeBigUInt64LE(BigInt(destination), long ? 24 : 16);
+  return header;
 }
 
 /** Exact for page-aligned numbers and up to 2^53; what is beyond is out of every limit anyhow. */

@@ -49,11 +49,12 @@ export function checkpointArgs(request: DumpRequest, version: Version): string[]
 }
 
 export function restoreArgs(request: RestoreRequest, version: Version): string[] {
-  const { at, id, bundle, imageDir, workDir, flags, pidFile } = request;
+  const { at, id, bundle, imageDir, workDir, flags, pidFile, lazyPages } = request;
   return [
     ...global(at, workDir), 'restore', '--detach', '--bundle', bundle, '--image-path', imageDir, '--work-path', workDir, '--pid-file', pidFile,
     ...criuFlags(flags),
     ...cgroupMode(at, version),
+    ...(lazyPages === undefined ? [] : ['--lazy-pages']),
     id,
   ];
 }

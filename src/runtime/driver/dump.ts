@@ -27,6 +27,7 @@ export interface OperationRequest {
   readonly criuConfig: string;
   readonly workDir: string;
   readonly guardDirectory?: string | undefined;
+  readonly lazyPages?: { readonly guardDirectory: string } | undefined;
   /** Ends what the session's processes have made outside it. */
   readonly sweep?: () => Promise<void>;
 }
@@ -42,6 +43,7 @@ export async function runOperation(file: string, args: readonly string[], reques
     STASIS_OPERATION: request.operationId,
     CRIU_CONFIG_FILE: request.criuConfig,
     ...(request.guardDirectory === undefined ? {} : { STASIS_GUARD_DIR: request.guardDirectory }),
+    ...(request.lazyPages === undefined ? {} : { STASIS_FILL_DIR: request.lazyPages.guardDirectory }),
   };
   let killed: Promise<void> | undefined;
   const kill = (): void => {

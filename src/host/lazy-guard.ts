@@ -1,0 +1,204 @@
+/**
+ * The processes that watch over a container while its memory still arrives (docs/adr/0020-lazy-restore.md): criu lazy-pages
+ * below deploy/libexec/stasis-lazy-guard, and holders of its userfaultfds. As long as anybody holds them the kernel makes whoever
+ * touches a missing page wait; when the last is gone it hands out zeros. So the holders let go only when all pages are
+ * there or the container is dead.
+ */
+import { spawn, type ChildProcess } from 'node:child_process';
+import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, readlinkSync, readdirSync, watch, writeSync } from 'node:fs';
+import { once } from 'node:events';
+import { join } from 'node:path';
+import { StasisError, errnoCode } from '../core/errors.ts';
+import type { FreezerLocation } from './cgroup.ts';
+import { makePrivateDirectory, removeTree, replaceFile } from './files.ts';
+import { AT_FDCWD, duplicateDescriptors, mknodat, setNonblocking } from './libc.ts';
+import { run } from './process.ts';
+
+export type FillOutcome = 'complete' | 'failed';
+
+export interface LazyGuardOptions {
+  /** Path of deploy/libexec/stasis-lazy-guard. */
+  readonly script: string;
+  /** Directory of this guard, created here; on a tmpfs, because it must not outlive a reboot. */
+  readonly directory: string;
+  /** criu lazy-pages and its arguments, with `--status-fd 3`. */
+  readonly command: readonly string[];
+  readonly signal: AbortSignal;
+}
+
+const START_TIMEOUT_MS = 20_000;
+/** Children of the container have descriptors of their own, made when they are forked. */
+const LOOK_MS = 100;
+
+export class LazyGuard implements AsyncDisposable {
+  readonly directory: string;
+  /** Resolves when criu lazy-pages has ended: with all pages delivered, or with the container dead. */
+  readonly ended: Promise<FillOutcome>;
+  readonly #script: string;
+  readonly #child: ChildProcess;
+  readonly #holders = new Set<ChildProcess>();
+  readonly #held = new Set<number>();
+  readonly #answer: number;
+  #looking: NodeJS.Timeout | undefined;
+  #over = false;
+
+  private constructor(options: LazyGuardOptions, child: ChildProcess, answer: number) {
+    this.directory = options.directory;
+    this.#script = options.script;
+    this.#child = child;
+    this.#answer = answer;
+    this.ended = once(child, 'exit').then(() => this.#end());
+  }
+
+  /** Resolves when criu lazy-pages waits for the restore. */
+  static async start(options: LazyGuardOptions): Promise<LazyGuard> {
+    const { directory, script, command, signal } = options;
+    makePrivateDirectory(join(directory, '..'));
+    removeTree(directory);
+    mkdirSync(directory, { mode: 0o700 });
+    for (const fifo of ['alive', 'answer']) mknodat(AT_FDCWD, join(directory, fifo), constants.S_IFIFO | 0o600, 0n);
+    // Both ways: opening does not wait for the hook, and the hook sees the end when this process dies.
+    const answer = openSync(join(directory, 'answer'), constants.O_RDWR | constants.O_NONBLOCK);
+    const child = spawn(script, ['fill', directory, ...command], { detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
+    const guard = new LazyGuard(options, child, answer);
+    child.stdin.on('error', () => undefined);
+    try {
+      const ready = AbortSignal.any([signal, AbortSignal.timeout(START_TIMEOUT_MS)]);
+      await Promise.race([once(child.stdout, 'data', { signal: ready }), once(child, 'exit', { signal: ready }).then(() => Promise.reject(new Error('it ended at once')))]);
+    } catch (error) {
+      const said = readText(join(directory, 'output')).trim().split('\n').at(-1) ?? '';
+      await guard[Symbol.asyncDispose]();
+      signal.throwIfAborted();
+      throw new StasisError('RESTORE_FAILED', `criu lazy-pages did not start${said === '' ? '' : `: ${said}`}`, { cause: error, hint: 'restore without --lazy; criu check --feature uffd tells whether this kernel can' });
+    }
+    child.stdout.destroy();
+    child.unref();
+    return guard;
+  }
+
+  /** The pid of the container's first process, once all tasks are made and wait in criu's hook. */
+  async restored({ signal }: { signal: AbortSignal }): Promise<number> {
+    const marker = join(this.directory, 'restored');
+    const watcher = watch(this.directory);
+    try {
+      while (!existsSync(marker)) await once(watcher, 'change', { signal });
+    } finally {
+      watcher.close();
+    }
+    return Number.parseInt(readText(marker), 10);
+  }
+
+  /**
+   * Lets the tasks run: from now on the container dies with any of criu lazy-pages, its guard and this process. All
+   * descriptors must be with criu lazy-pages by now. Throws when they cannot be held; then nothing runs.
+   */
+  async admit(cgroup: FreezerLocation): Promise<void> {
+    await this.#hold();
+    if (this.#held.size === 0) throw new StasisError('RESTORE_FAILED', 'criu lazy-pages has no memory to fill', { hint: 'restore without --lazy' });
+    replaceFile(join(this.directory, 'cgroup'), `${cgroup.version} ${cgroup.directory}\n`);
+    if (this.#over) throw new StasisError('RESTORE_FAILED', 'criu lazy-pages ended before the container ran');
+    this.#looking = setInterval(() => void this.#hold().catch(() => this.abort()), LOOK_MS);
+    this.#looking.unref();
+    this.#say('go\n');
+  }
+
+  /** Ends the container, and then criu lazy-pages: see `ended`. */
+  abort(): void {
+    this.#say('no\n');
+    this.#child.stdin?.destroy();
+  }
+
+  /** Waits until nothing of it is left. Before `ended` this ends the container. */
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.abort();
+    await this.ended;
+    closeSync(this.#answer);
+    removeTree(this.directory);
+  }
+
+  #say(word: string): void {
+    try {
+      writeSync(this.#answer, word);
+    } catch (error) {
+      if (errnoCode(error) !== 'EAGAIN' && errnoCode(error) !== 'EBADF') throw error;
+    }
+  }
+
+  /** Starts a holder for what nobody holds yet. */
+  async #hold(): Promise<void> {
+    if (this.#over) return;
+    const daemon = Number.parseInt(readText(join(this.directory, 'daemon.pid')), 10);
+    const fds = userfaultfds(daemon);
+    const fresh = fds.filter((fd) => !this.#held.has(fd));
+    for (const fd of this.#held) if (!fds.includes(fd)) this.#held.delete(fd);
+    if (fresh.length === 0) return;
+    for (const fd of fresh) this.#held.add(fd);
+    const copies = duplicateDescriptors(daemon, fresh);
+    try {
+      const holder = spawn(this.#script, ['hold', this.directory], { detached: true, stdio: ['ignore', 'pipe', 'ignore', ...copies] });
+      // Node.js makes what a child inherits blocking; the file is the same for criu, which cannot wait for it then.
+      for (const fd of copies) setNonblocking(fd);
+      this.#holders.add(holder);
+      holder.once('exit', () => {
+        this.#holders.delete(holder);
+        // Killed by somebody: what it held is taken again at the next look.
+        for (const fd of fresh) this.#held.delete(fd);
+      });
+      await once(holder.stdout!, 'data', { signal: AbortSignal.timeout(START_TIMEOUT_MS) });
+      holder.stdout!.destroy();
+      holder.unref();
+    } finally {
+      for (const fd of copies) closeSync(fd);
+    }
+  }
+
+  /** The guard is gone. One that was killed leaves its work to its holders; what they do is done again to be sure of it. */
+  async #end(): Promise<FillOutcome> {
+    this.#over = true;
+    clearInterval(this.#looking);
+    const complete = readText(join(this.directory, 'outcome')).trim() === 'complete';
+    if (!complete) await recoverFill(this.#script, this.directory);
+    await Promise.all([...this.#holders].map(async (holder) => {
+      if (holder.exitCode !== null || holder.signalCode !== null) return;
+      const exit = once(holder, 'exit');
+      await exit;
+    }));
+    return complete ? 'complete' : 'failed';
+  }
+}
+
+/** For the directory of a guard whose agent is dead: its container is ended, unless all pages have arrived. */
+export async function recoverFill(script: string, directory: string): Promise<void> {
+  if (existsSync(directory)) await run(script, ['recover', directory], { signal: undefined, timeoutMs: 60_000 });
+}
+
+/** Exit status of criu lazy-pages as the guard saw it; undefined when nobody saw it. */
+export function readFillStatus(directory: string): number | undefined {
+  const match = /^failed (\d+)/.exec(readText(join(directory, 'outcome')));
+  return match === null ? undefined : Number(match[1]);
+}
+
+function userfaultfds(pid: number): number[] {
+  const directory = `/proc/${pid}/fd`;
+  try {
+    return readdirSync(directory).filter((fd) => isUserfaultfd(join(directory, fd))).map(Number);
+  } catch {
+    return [];
+  }
+}
+
+function isUserfaultfd(path: string): boolean {
+  try {
+    return readlinkSync(path) === 'anon_inode:[userfaultfd]';
+  } catch {
+    return false;
+  }
+}
+
+function readText(path: string): string {
+  try {
+    return readFileSync(path, 'utf8');
+  } catch {
+    return '';
+  }
+}
