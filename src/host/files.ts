@@ -1,6 +1,5 @@
 /** Small files of the agent's own: written whole or not at all, private. */
-import { closeSync, fsyncSync, mkdirSync, openSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync, writeSync } from 'node:fs';
-import { dirname } from 'node:path';
+import { mkdirSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { errnoCode } from '../core/errors.ts';
 
 /** Creates the directory and its parents, mode 0700. */
@@ -11,26 +10,12 @@ export function makePrivateDirectory(path: string): void {
 /** Atomic for other processes, and after the death of this one; not after a power failure. Mode 0600. */
 export function replaceFile(path: string, content: string): void {
   const partial = `${path}.partial`;
-  writeFileSync(partial, content, { mode: 0o600 });
-  renameSync(partial, path);
-}
-
-/** Durable and atomic: temporary name, fsync, rename, fsync of the directory. Mode 0600. */
-export function writeFileAtomic(path: string, content: string): void {
-  const partial = `${path}.partial`;
-  const fd = openSync(partial, 'w', 0o600);
   try {
-    writeSync(fd, content);
-    fsyncSync(fd);
-  } finally {
-    closeSync(fd);
-  }
-  renameSync(partial, path);
-  const directory = openSync(dirname(path), 'r');
-  try {
-    fsyncSync(directory);
-  } finally {
-    closeSync(directory);
+    writeFileSync(partial, content, { mode: 0o600 });
+    renameSync(partial, path);
+  } catch (error) {
+    rmSync(partial, { force: true });
+    throw error;
   }
 }
 

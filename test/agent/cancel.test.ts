@@ -34,7 +34,7 @@ async function codeOf(attempt: Promise<unknown>): Promise<string> {
 }
 
 /** The outcome of an operation that is cancelled while it sleeps at a place of this step. */
-async function cancelled(step: string, start: (operationId: string) => Promise<unknown>): Promise<string> {
+async function cancelled(step: string, start: (operationId: string) => Promise<unknown>, ready?: () => Promise<void>): Promise<string> {
   const operationId = `cancel-${step}-${Math.random().toString(36).slice(2)}`;
   const outcome = codeOf(start(operationId));
   for (;;) {
@@ -42,7 +42,7 @@ async function cancelled(step: string, start: (operationId: string) => Promise<u
     if (value.snapshot.operations.some(({ id, progress }) => id === operationId && progress.step === step)) break;
     await delay(20);
   }
-  await delay(300);
+  await (ready === undefined ? delay(300) : ready());
   await agent.client.cancelOperation({ operationId }, { signal: undefined });
   return outcome;
 }
@@ -71,8 +71,11 @@ void describe('cancel of a checkpoint', () => {
 
   void it('after the commit it comes too late: the checkpoint stands, and the caller hears so', async () => {
     for (const place of ['checkpoint.commit.after', 'checkpoint.finish']) {
-      agent = await startAgent(home, asleep(place, 1000));
-      assert.equal(await cancelled(place.split('.')[1] ?? '', (operationId) => checkpoint(agent, counter.id, { operationId })), 'none');
+      agent = await startAgent(home, asleep(place, 2000));
+      const dead = async (): Promise<void> => {
+        while (processAlive(counter.pid, counter.pidStart)) await delay(10);
+      };
+      assert.equal(await cancelled(place.split('.')[1] ?? '', (operationId) => checkpoint(agent, counter.id, { operationId }), dead), 'none');
       assert.equal(processAlive(counter.pid, counter.pidStart), false);
       const [id] = await checkpointIds(agent);
       await counter.adopt(await restore(agent, id ?? ''));

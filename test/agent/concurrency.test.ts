@@ -135,14 +135,15 @@ void describe('two at once', () => {
 
 void describe('while a restore is running', () => {
   void it('the container cannot be checkpointed, nor restored a second time, nor its checkpoint deleted', async () => {
-    agent = await startAgent(home, slow('restore.restore.after', 1200));
+    agent = await startAgent(home, slow('restore.restore.after', 3000));
     await withCounters(1, async (counter) => {
       const before = await checkpoint(agent, counter.id, { leaveRunning: true });
       const { checkpoint: id } = await checkpoint(agent, counter.id);
       const running = restore(agent, id);
       await inStep('restore');
-      // Long enough for the container to be there, short enough for the operation to sleep.
-      await delay(500);
+      for (let seen = false; !seen; await delay(20)) {
+        seen = (await agent.client.listContainers({ all: false }, { signal: undefined })).containers.some((container) => container.id === counter.id);
+      }
       assert.equal(await codeOf(checkpoint(agent, counter.id)), 'CONTAINER_BUSY');
       assert.equal(await codeOf(restore(agent, id)), 'CONTAINER_BUSY');
       assert.equal(await codeOf(restore(agent, before.checkpoint)), 'CONTAINER_BUSY');

@@ -5,7 +5,7 @@ import { readFileSync, writeFileSync } from 'node:fs';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Freezer } from '../../src/host/cgroup.ts';
-import { assertClean, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { assertClean, atFailpoint, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { startContainer, waitForOutput, type TestContainer } from '../support/containers.ts';
 import { startCounter, type Counter } from '../support/counter.ts';
 import { findSession, killIfThere, startVictim } from '../support/victim.ts';
@@ -33,7 +33,7 @@ async function done(): Promise<void> {
   assert.equal(await agent.stop(), 0);
 }
 
-const asleep = (place: string, ms = 800): Record<string, string> => ({ STASIS_TESTING_FAILPOINT: `${place}=sleep ${ms}` });
+const stopping = (place: string): Record<string, string> => ({ STASIS_TESTING_FAILPOINT: `${place}=stop` });
 
 /** It has said how many children it has, and makes and ends more all the time. */
 function forker(runtime: 'runc' | 'crun', id: string): Promise<TestContainer> {
@@ -45,12 +45,11 @@ void describe('a container that ends', () => {
   for (const place of ['checkpoint.examine', 'checkpoint.read-ahead', 'checkpoint.freeze', 'checkpoint.dump', 'checkpoint.seal']) {
     for (const leaveRunning of [true, false]) {
       void it(`is killed in ${place}, ${leaveRunning ? 'leave running' : 'stop'}`, async () => {
-        agent = await startAgent(home, asleep(place));
+        agent = await startAgent(home, stopping(place));
         const counter = await startCounter('runc');
         try {
           const outcome = failure(checkpoint(agent, counter.id, { leaveRunning }));
-          await delay(500);
-          killIfThere(counter.pid);
+          await atFailpoint(agent, () => killIfThere(counter.pid));
           const { code, message } = await outcome;
           // Images that are complete are a checkpoint, whatever happens to the container afterwards.
           if (place === 'checkpoint.seal') assert.equal(code, 'none', message);
@@ -83,12 +82,11 @@ void describe('a container that ends', () => {
   }
 
   void it('is deleted between look-up and dump', async () => {
-    agent = await startAgent(home, asleep('checkpoint.read-ahead'));
+    agent = await startAgent(home, stopping('checkpoint.read-ahead'));
     const counter = await startCounter('runc');
     try {
       const outcome = failure(checkpoint(agent, counter.id));
-      await delay(400);
-      execFileSync('runc', ['delete', '--force', counter.id]);
+      await atFailpoint(agent, () => execFileSync('runc', ['delete', '--force', counter.id]));
       assert.equal((await outcome).code, 'CONTAINER_EXITED');
       assert.equal((await failure(checkpoint(agent, counter.id))).code, 'CONTAINER_NOT_FOUND');
       await done();
@@ -98,13 +96,14 @@ void describe('a container that ends', () => {
   });
 
   void it('is replaced by another of its id while the operation waits: that one is not touched', async () => {
-    agent = await startAgent(home, asleep('checkpoint.examine'));
+    agent = await startAgent(home, stopping('checkpoint.examine'));
     const counter = await startCounter('runc');
     try {
       const outcome = failure(checkpoint(agent, counter.id));
-      await delay(300);
-      execFileSync('runc', ['delete', '--force', counter.id]);
-      const second = await startCounter('runc', { id: counter.id });
+      const second = await atFailpoint(agent, () => {
+        execFileSync('runc', ['delete', '--force', counter.id]);
+        return startCounter('runc', { id: counter.id });
+      });
       try {
         assert.match((await outcome).code, /^(CONTAINER_EXITED|NOT_CHECKPOINTABLE)$/);
         await second.assertCounting();

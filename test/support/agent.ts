@@ -2,8 +2,9 @@
 import assert from 'node:assert/strict';
 import { spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { setTimeout as delay } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { MNT_DETACH, umount } from '../../src/host/libc.ts';
@@ -87,6 +88,19 @@ export async function startAgent(home: AgentHome, env: Record<string, string> = 
       return child.exitCode ?? -1;
     },
   };
+}
+
+/** Does something while the agent stands still at its failpoint (NAME=stop), and lets it go on. */
+export async function atFailpoint<T>(agent: TestAgent, body: () => T | Promise<T>): Promise<T> {
+  for (let waited = 0; !/^State:\s+T/m.test(readFileSync(`/proc/${agent.pid}/status`, 'utf8')); waited += 10) {
+    if (waited > 20_000) throw new Error('the agent did not come to its failpoint');
+    await delay(10);
+  }
+  try {
+    return await body();
+  } finally {
+    process.kill(agent.pid, 'SIGCONT');
+  }
 }
 
 async function end(child: ChildProcess, client: AgentClient, exited: Promise<void>, signal: 'SIGKILL' | 'SIGTERM'): Promise<void> {

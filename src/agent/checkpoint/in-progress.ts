@@ -201,7 +201,8 @@ export class CheckpointInProgress implements AsyncDisposable {
   /** criu has written its statistics by now, also when it had to wait for the commit. */
   async finish(): Promise<void> {
     const { work } = this.#parts.directories;
-    this.#stats = await readDumpStats(work);
+    // Only told to the caller: a file that criu could not write whole (a full disk) does not make the checkpoint fail.
+    this.#stats = await readDumpStats(work).catch(() => undefined);
     if (!this.request.keep) removeTree(work);
     // Side by side, since each waits for the end of a process or thread; the stack then finds little left to do.
     const ending: AsyncDisposable[] = [this.#parts.frozen, this.#parts.memory, ...this.trees.map((tree) => tree.saver)];
