@@ -28,7 +28,7 @@ export interface AgentSettings {
   readonly parallel: number;
   /** Program of criu. */
   readonly criu: string;
-  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly lazyHook: string };
+  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly lazyHook: string; readonly networkHook: string };
 }
 
 export interface AgentContext {

@@ -114,7 +114,7 @@ function settingsOf(config: Config): AgentSettings {
     nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path,
     freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
     criu: config.criu.binary, cipher: config.repository.cipher, parallel: config.operations.parallel,
-    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), lazyHook: join(libexec, 'stasis-lazy-hook') },
+    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), lazyHook: join(libexec, 'stasis-lazy-hook'), networkHook: join(libexec, 'stasis-network-hook') },
   };
 }
 

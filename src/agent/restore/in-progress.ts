@@ -120,7 +120,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const { agent, plan, operation, directories, undo } = this.#parts;
     const filling = this.#filling;
     const config = join(directories.work, 'criu.conf');
-    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose, actionScript: filling === undefined ? undefined : agent.settings.scripts.lazyHook }), { mode: 0o600 });
+    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose, networkScript: agent.settings.scripts.networkHook, actionScript: filling === undefined ? undefined : agent.settings.scripts.lazyHook }), { mode: 0o600 });
     const bundle = this.#bundle!.directory;
     if (filling !== undefined) this.#filled = undo.use(agent.fills.add(plan, { checkpoint: plan.request.checkpoint, totalBytes: filling.totalBytes, get filledBytes() { return filling.filledBytes; } }));
     const restored = runtimeRestore({

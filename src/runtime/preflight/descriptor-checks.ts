@@ -1,5 +1,5 @@
 /** Open descriptors that CRIU cannot save. */
-import { statSync } from 'node:fs';
+import { readlinkSync, statSync } from 'node:fs';
 import { formatBytes } from '../../core/units.ts';
 import type { Finding } from '../types.ts';
 import { descriptorInfo, descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
@@ -86,11 +86,24 @@ export function checkForeignFiles(scene: Scene): Finding[] {
   for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('/') && !name.startsWith('/memfd:') && !name.startsWith('/dev/'))) {
     // A process with mounts of its own has its files there.
     if (process.namespaces.mnt !== init?.namespaces.mnt) continue;
-    const mount = /^mnt_id:\s*(\d+)$/m.exec(descriptorInfo(process, fd) ?? '')?.[1];
-    if (mount === undefined || mounts.has(mount)) continue;
+    const mount = mountOf(process, fd);
+    if (mount === undefined || mounts.has(mount) || !unchanged(process, fd, target, mount)) continue;
     return [fatal('foreign-file', `${who(process)} has ${printable(target)} open, descriptor ${fd}, a file outside the container`, 'start the container with pipes (or /dev/null) as its standard descriptors, and close what it inherits', process)];
   }
   return [];
+}
+
+function mountOf(process: ProcessView, fd: number): string | undefined {
+  return /^mnt_id:\s*(\d+)$/m.exec(descriptorInfo(process, fd) ?? '')?.[1];
+}
+
+/** The container runs: a number may have become another file between name and mount (a shell that redirects, and takes it back). */
+function unchanged(process: ProcessView, fd: number, target: string, mount: string): boolean {
+  try {
+    return readlinkSync(`/proc/${process.pid}/fd/${fd}`) === target && mountOf(process, fd) === mount;
+  } catch {
+    return false;
+  }
 }
 
 /** A terminal on the standard descriptors whose master is outside. */
