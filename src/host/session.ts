@@ -25,6 +25,15 @@ export function runsCriu(sessionFile: string): boolean {
   return pids.includes(session) && pids.some((pid) => readStat(pid)?.comm === 'criu');
 }
 
+/** Whether criu has ended and the runtime has not noticed: its first process is the criu that was run, the others it made. */
+export function criuUnnoticed(sessionFile: string): boolean {
+  const session = readSession(sessionFile);
+  if (session === undefined) return false;
+  const found = listPids().flatMap((pid) => readStat(pid) ?? []).filter((stat) => stat.session === session && stat.comm === 'criu');
+  const [first] = found.sort((a, b) => a.startTime - b.startTime || a.pid - b.pid);
+  return first?.state === 'Z';
+}
+
 function readSession(sessionFile: string): number | undefined {
   try {
     const session = Number(readFileSync(sessionFile, 'utf8'));

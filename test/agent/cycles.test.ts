@@ -44,7 +44,7 @@ async function cycle(id: string, flags: { readonly tcpEstablished?: boolean }, c
 
 /** A redis of its own network, and a writer in the same container over one TCP connection, which notes what was acknowledged. */
 const REDIS = `
-import socket, subprocess, time
+import os, socket, subprocess, time
 subprocess.Popen(['/usr/bin/redis-server', '--port', '6379', '--bind', '127.0.0.1', '--save', '', '--dir', '/tmp', '--logfile', '/dev/null'])
 for _ in range(200):
     try:
@@ -61,7 +61,8 @@ while True:
     assert call(b'SET', b'k%d' % n, b'v%d' % n * 10) == b'OK'
     assert int(call(b'INCR', b'count')) == n
     assert call(b'GET', b'k%d' % (n // 2 + 1)) == b'v%d' % (n // 2 + 1) * 10
-    with open('/progress', 'w') as file: file.write('%d\\n' % n)
+    with open('/progress.new', 'w') as file: file.write('%d\\n' % n)
+    os.replace('/progress.new', '/progress')
 `;
 
 /** Memory and files tell the same number, always: the file is written first, then the memory changes, then it is compared. */

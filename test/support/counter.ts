@@ -1,6 +1,6 @@
 /** The shell loop counter in a real container: it must go on at n + 1 whatever is done to it. */
 import assert from 'node:assert/strict';
-import { readFileSync, rmSync } from 'node:fs';
+import { existsSync, readFileSync, rmSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { readStat } from '../../src/host/proc.ts';
 import { startContainer } from './containers.ts';
@@ -48,5 +48,7 @@ export async function startCounter(runtime: 'runc' | 'crun', like: { readonly id
       rmSync(container.bundle, { recursive: true, force: true });
     },
   };
+  // crun tells of a container before its program has begun.
+  for (let waited = 0; waited < 5000 && !existsSync(`/proc/${pid}/root/counter`); waited += 10) await delay(10);
   return counter;
 }

@@ -3,7 +3,7 @@ import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { processAlive } from '../../host/proc.ts';
 import { run } from '../../host/process.ts';
-import { killSession } from '../../host/session.ts';
+import { criuUnnoticed, killSession } from '../../host/session.ts';
 import type { Version } from '../toolchain.ts';
 import type { DumpRequest, DumpResult, RuntimeRoot, Toolchain } from '../types.ts';
 import { checkpointArgs, mustLeaveRunning, runtimeLog } from './args.ts';
@@ -51,18 +51,39 @@ export async function runOperation(file: string, args: readonly string[], reques
   };
   options.signal?.addEventListener('abort', kill, { once: true });
   const deadline = setTimeout(kill, options.timeoutMs);
+  const watch = watchCriu(sessionFile, kill);
   try {
     const result = await run(file, args, { ...options, env, cwd: request.workDir, detached: true, sessionFile });
-    if (killed !== undefined && result.status !== 0) throw ended(file, options);
+    if (killed !== undefined && result.status !== 0 && !watch.fired) throw ended(file, options);
     return result;
   } catch (error) {
     kill();
     throw error;
   } finally {
     clearTimeout(deadline);
+    clearInterval(watch.timer);
     options.signal?.removeEventListener('abort', kill);
     await killed;
   }
+}
+
+const WATCH_MS = 500;
+/** A runtime that lives collects its criu at once. */
+const UNNOTICED_MS = 3000;
+
+/** crun waits for ever for a criu that was killed: what criu had made already holds the other end of their socket. */
+function watchCriu(sessionFile: string, kill: () => void): { readonly timer: NodeJS.Timeout; readonly fired: boolean } {
+  let unnoticed = 0;
+  const watch = {
+    fired: false,
+    timer: setInterval(() => {
+      unnoticed = criuUnnoticed(sessionFile) ? unnoticed + WATCH_MS : 0;
+      if (unnoticed < UNNOTICED_MS) return;
+      watch.fired = true;
+      kill();
+    }, WATCH_MS),
+  };
+  return watch;
 }
 
 function ended(file: string, { signal, timeoutMs }: DriverOptions): unknown {
