@@ -70,19 +70,19 @@ const WRITER = `
 import os, mmap, time
 shm = open('/dev/shm/shared', 'wb+'); shm.truncate(1 << 20); area = mmap.mmap(shm.fileno(), 1 << 20)
 n = 0; size = 0; log = open('/log', 'a', buffering=1)
-os.makedirs('/work', exist_ok=True); open('/deleted-open', 'w').write('still here'); ghost = open('/deleted-open'); os.unlink('/deleted-open')
+os.makedirs('/files', exist_ok=True); open('/deleted-open', 'w').write('still here'); ghost = open('/deleted-open'); os.unlink('/deleted-open')
 while True:
     assert int.from_bytes(area[:8], 'little') == n, 'shared memory'
     if n: assert open('/tmpfs/n').read() == str(n), 'tmpfs'
     assert os.path.getsize('/log') == size, 'log'
-    assert sorted(os.listdir('/work')) == sorted('f%d' % i for i in range(max(0, n - 5), n)), 'files'
+    assert sorted(os.listdir('/files')) == sorted('f%d' % i for i in range(max(0, n - 5), n)), 'files'
     ghost.seek(0); assert ghost.read() == 'still here'
     n += 1
     size += log.write('%d\\n' % n)
     area[:8] = n.to_bytes(8, 'little')
     open('/tmpfs/n', 'w').write(str(n))
-    open('/work/f%d' % (n - 1), 'w').write('x' * n)
-    if n > 5: os.unlink('/work/f%d' % (n - 6))
+    open('/files/f%d' % (n - 1), 'w').write('x' * n)
+    if n > 5: os.unlink('/files/f%d' % (n - 6))
     time.sleep(0.002)
 `;
 

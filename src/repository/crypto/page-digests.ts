@@ -25,7 +25,8 @@ export class PageHasher {
     for (let at = 0, to = 0; at < data.length; at += DIGEST_PAGE_BYTES, to += DIGEST_BYTES) {
       const length = data.copy(this.#full, this.#keyBytes, at, at + DIGEST_PAGE_BYTES);
       const message = length === DIGEST_PAGE_BYTES ? this.#full : this.#full.subarray(0, this.#keyBytes + length);
-      hash('sha256', message, 'buffer').copy(digests, to, 0, DIGEST_BYTES);
+      // As a string: an answer in a buffer of its own takes twice the time of the call.
+      digests.write(hash('sha256', message, 'binary'), to, DIGEST_BYTES, 'latin1');
     }
     return digests;
   }
