@@ -78,7 +78,7 @@ export class Operations {
     const operation = new Operation({ ...options, clock: this.#clock, failpoints: this.#failpoints, changed: (changed) => this.#tell(changed) });
     const outcome = operation.run(async () => {
       using _slot = options.unbounded === true ? undefined : await this.#slots.acquire(1, { signal: operation.signal });
-      return body(operation);
+      return await body(operation);
     }).finally(() => this.#ended(options));
     outcome.catch(() => undefined);
     this.#entries.set(options.id, { operation, options, outcome });
