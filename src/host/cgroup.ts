@@ -68,14 +68,22 @@ export class Freezer {
   /**
    * freeze(), and no task waits in vfork(2) for its child: such a parent does not stop for a tracer, the child stops and
    * never execs, and criu waits for both until its timeout. The wait shows as kernel_clone in /proc/TID/stack.
+   * Throws NOT_CHECKPOINTABLE, thawed again, when one goes on waiting.
    */
   async freezeSettled(options: { signal: AbortSignal | undefined; timeoutMs: number }): Promise<void> {
     for (let tries = 1; ; tries++) {
       await this.freeze(options);
-      if (tries === VFORK_TRIES || !this.#tasks().some(waitsInVfork)) return;
+      const parent = this.vforkParent();
+      if (parent === undefined) return;
       this.thaw();
+      if (tries === VFORK_TRIES) throw vforkError(parent, 'the child must start its program, or end, first');
       await delay(POLL_MS);
     }
+  }
+
+  /** Of a frozen cgroup: a thread that waits in vfork(2). */
+  vforkParent(): string | undefined {
+    return this.#tasks().find(waitsInVfork);
   }
 
   /** Synchronous, so that nothing can come between the decision and the thaw. */
@@ -121,6 +129,10 @@ export class Freezer {
 }
 
 /** False where the kernel does not tell (CONFIG_STACKTRACE is off). */
+export function vforkError(tid: string, hint: string): StasisError {
+  return new StasisError('NOT_CHECKPOINTABLE', `thread ${tid} waits in vfork for its child to start a program, and criu cannot stop it there`, { hint, details: { kind: 'vfork' } });
+}
+
 function waitsInVfork(tid: string): boolean {
   try {
     return readFileSync(`/proc/${tid}/stack`, 'utf8').includes('kernel_clone+');

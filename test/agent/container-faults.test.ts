@@ -7,7 +7,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Freezer } from '../../src/host/cgroup.ts';
 import { assertClean, atFailpoint, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { startContainer, waitForOutput, type TestContainer } from '../support/containers.ts';
-import { startCounter, type Counter } from '../support/counter.ts';
+import { startCounter } from '../support/counter.ts';
 import { findSession, killIfThere, startVictim } from '../support/victim.ts';
 
 let home: AgentHome;
@@ -146,18 +146,18 @@ void describe('a container that forks all the time', () => {
 void describe('a container that was paused before', () => {
   for (const runtime of ['runc', 'crun'] as const) {
     void it(`stays paused, also when the checkpoint fails or the agent dies; a stop saves it too (${runtime})`, async () => {
-      const counter: Counter = await startCounter(runtime);
-      const freezer = new Freezer({ version: 1, directory: `/sys/fs/cgroup/freezer/${counter.id}` });
+      const victim = await startVictim(runtime, 4);
+      const freezer = new Freezer({ version: 1, directory: `/sys/fs/cgroup/freezer/${victim.id}` });
       const assertPaused = (): void => assert.ok(freezer.frozen(), 'it was paused and is not any more');
       try {
-        execFileSync(runtime, ['pause', counter.id]);
+        execFileSync(runtime, ['pause', victim.id]);
         agent = await startAgent(home);
-        await checkpoint(agent, counter.id, { leaveRunning: true });
+        await checkpoint(agent, victim.id, { leaveRunning: true });
         assertPaused();
         await agent.stop();
         for (const action of ['fail', 'kill']) {
           agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: `checkpoint.dump.after=${action}` });
-          assert.notEqual((await failure(checkpoint(agent, counter.id, { leaveRunning: true }))).code, 'none');
+          assert.notEqual((await failure(checkpoint(agent, victim.id, { leaveRunning: true }))).code, 'none');
           await (action === 'kill' ? agent.exited : agent.stop());
           agent = await startAgent(home);
           await assertClean(agent);
@@ -165,18 +165,45 @@ void describe('a container that was paused before', () => {
           await agent.stop();
         }
         agent = await startAgent(home);
-        execFileSync(runtime, ['resume', counter.id]);
-        await counter.assertCounting();
-        execFileSync(runtime, ['pause', counter.id]);
-        const { checkpoint: id } = await checkpoint(agent, counter.id);
-        await counter.adopt(await restore(agent, id));
-        await counter.assertCounting();
+        execFileSync(runtime, ['resume', victim.id]);
+        await victim.assertWhole();
+        execFileSync(runtime, ['pause', victim.id]);
+        const { checkpoint: id } = await checkpoint(agent, victim.id);
+        victim.adopt(await restore(agent, id));
+        await victim.assertWhole();
         await done();
       } finally {
-        await counter.stop();
+        await victim.stop();
       }
     });
   }
+});
+
+void describe('a container that waits in vfork', () => {
+  void it('is refused, running or paused, and not held: criu would wait for ever', async () => {
+    agent = await startAgent(home);
+    // The child shares the memory of its parent and sleeps instead of starting a program.
+    const program = '$| = 1; print "ready\\n"; my $child = syscall(58); if ($child == 0) { 1 while select(undef, undef, undef, 1000) == 0 }';
+    const container = await startContainer({ runtime: 'runc', id: `vfork-${process.pid}`, args: ['/usr/bin/perl', '-e', program] });
+    try {
+      await waitForOutput(container.outputFile, (text) => text.includes('ready'));
+      await delay(100);
+      const freezer = new Freezer((await container.inspect()).freezer!);
+      for (const leaveRunning of [true, false]) {
+        const { code, message } = await failure(checkpoint(agent, container.id, { leaveRunning }));
+        assert.equal(code, 'NOT_CHECKPOINTABLE', message);
+        assert.match(message, /waits in vfork/);
+        assert.equal(freezer.frozen(), false);
+      }
+      execFileSync('runc', ['pause', container.id]);
+      assert.equal((await failure(checkpoint(agent, container.id))).code, 'NOT_CHECKPOINTABLE');
+      assert.equal(freezer.frozen(), true);
+      await done();
+    } finally {
+      execFileSync('runc', ['resume', container.id], { stdio: 'ignore' });
+      await container.stop();
+    }
+  });
 });
 
 void describe('a container that is not running', () => {

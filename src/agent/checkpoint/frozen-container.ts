@@ -5,7 +5,7 @@
 import { invariant } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
-import { Freezer } from '../../host/cgroup.ts';
+import { Freezer, vforkError } from '../../host/cgroup.ts';
 import { Guard, budgetExceeded, recoverGuard } from '../../host/guard.ts';
 import { processAlive, processRuns, readStatus } from '../../host/proc.ts';
 import { killSession, runsCriu } from '../../host/session.ts';
@@ -66,7 +66,12 @@ export class FrozenContainer implements AsyncDisposable {
   async freeze(signal: AbortSignal): Promise<void> {
     await this.#guard.start();
     this.#frozenAt = this.#options.clock.monotonic();
-    if (!this.#wasPaused) await this.#freezer.freezeSettled({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
+    if (!this.#wasPaused) {
+      await this.#freezer.freezeSettled({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
+      return;
+    }
+    const parent = this.#freezer.vforkParent();
+    if (parent !== undefined) throw vforkError(parent, 'the container was paused at that instant: let it go on for a moment and pause it again');
   }
 
   /**
