@@ -1,12 +1,14 @@
 /** Threads for trees: one waits ready, because starting one takes 30 ms, a large part of a small checkpoint. */
+import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 
 export class TreeThreads {
   #spare: Worker | undefined;
+  #closed = false;
 
   /** Starts the spare thread. Without it, take() starts one when it is needed. */
   prepare(): void {
-    this.#spare ??= startThread();
+    if (!this.#closed) this.#spare ??= startThread();
   }
 
   /** When it has ended, another spare is started if there was one before. */
@@ -18,8 +20,14 @@ export class TreeThreads {
     return spare;
   }
 
+  /** The spare ends by itself: one that is terminated while it loads its libraries can take the process with it. */
   async [Symbol.asyncDispose](): Promise<void> {
-    await this.#spare?.terminate();
+    this.#closed = true;
+    const spare = this.#spare;
+    if (spare === undefined) return;
+    const ended = once(spare, 'exit');
+    spare.postMessage({ role: 'none' });
+    await ended;
   }
 }
 

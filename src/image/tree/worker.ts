@@ -73,7 +73,10 @@ function loading(checkCancelled: () => void): Handlers {
 function start(): void {
   const port = parentPort;
   invariant(port !== null, 'worker.ts is the entry of a worker thread');
-  port.once('message', (setup: WorkerSetup) => serve(port, setup));
+  port.once('message', (setup: WorkerSetup | { role: 'none' }) => {
+    if (setup.role === 'none') port.close();
+    else serve(port, setup);
+  });
 }
 
 function serve(port: MessagePort, setup: WorkerSetup): void {

@@ -91,7 +91,7 @@ export class S3Store implements Store {
     const context = { ...this.#parts, limit: this.#downloadLimit };
     // Without a range it is a manifest, whose size is not known before.
     const bytes = range?.length ?? 0;
-    return this.#persist(`read ${name}`, this.#downloadPace, bytes, signal, (attempt) =>
+    return await this.#persist(`read ${name}`, this.#downloadPace, bytes, signal, (attempt) =>
       // The second request has memory of its own: two must not write to the same place.
       this.#hedge.run(this.#hedgeDelay(bytes), attempt, async (second, either) => {
         const answer = await download(context, key, name, range, second ? undefined : into, either);
