@@ -78,9 +78,9 @@ void describe('guard of a freeze', () => {
     await using guard = await arm(300);
     await delay(400);
     assert.equal(readDecision(guard.directory), undefined, 'the budget begins with the freeze');
+    const start = performance.now();
     await guard.start();
     await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
-    const start = performance.now();
     while (freezer.frozen()) {
       assert.ok(performance.now() - start < 3000, 'still frozen long after the budget');
       await delay(10);
