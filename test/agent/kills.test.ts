@@ -4,6 +4,7 @@
  */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
+import { setTimeout as delay } from 'node:timers/promises';
 import { MiB } from '../../src/core/units.ts';
 import { assertClean, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { findSession, guardFiles, killIfThere, startVictim, type Victim } from '../support/victim.ts';
@@ -29,6 +30,8 @@ interface Moment {
   readonly name: string;
   readonly leaveRunning: boolean;
   readonly wait: { readonly imageBytes?: number; readonly inHook?: boolean };
+  /** The page server shows nothing in files: this long after criu began. */
+  readonly laterMs?: number;
   /** Keeps criu in its hook long enough to be found there. */
   readonly failpoint?: string;
 }
@@ -36,6 +39,7 @@ interface Moment {
 const moments: readonly Moment[] = [
   { name: 'leave running, criu begins', leaveRunning: true, wait: {} },
   { name: 'leave running, in the middle of the memory', leaveRunning: true, wait: { imageBytes: 60 * MiB } },
+  { name: 'stop, in the middle of the memory on its way to the page server', leaveRunning: false, wait: {}, laterMs: 80 },
   { name: 'stop, in the middle of the memory', leaveRunning: false, wait: { imageBytes: 60 * MiB } },
   { name: 'stop, while criu waits for the commit', leaveRunning: false, wait: { inHook: true }, failpoint: 'checkpoint.seal=sleep 1000' },
 ];
@@ -43,8 +47,9 @@ const moments: readonly Moment[] = [
 async function strike(moment: Moment, prey: readonly Prey[]): Promise<void> {
   let agent = await startAgent(home, moment.failpoint === undefined ? {} : { STASIS_TESTING_FAILPOINT: moment.failpoint });
   const ids = await checkpointIds(agent);
-  const outcome = checkpoint(agent, victim.id, { leaveRunning: moment.leaveRunning }).then(() => undefined, (error: unknown) => error as { code?: string });
+  const outcome = checkpoint(agent, victim.id, { leaveRunning: moment.leaveRunning, memoryPath: moment.laterMs === undefined ? 'auto' : 'page-server' }).then(() => undefined, (error: unknown) => error as { code?: string });
   const session = await findSession(home, moment.wait);
+  await delay(moment.laterMs ?? 0);
   const guard = Number(guardFiles(home, 'guard.pid')[0]);
   // The guard first: nobody else would notice that it is to die.
   if (prey.includes('guard')) killIfThere(guard);
@@ -84,6 +89,7 @@ const few: readonly (readonly Prey[])[] = [['criu'], ['runtime'], ['agent', 'run
 
 /** All where it is hardest; the runtimes differ in how they wait for criu, so the second gets one of each kind. */
 function preyAt(runtime: 'runc' | 'crun', moment: Moment): readonly (readonly Prey[])[] {
+  if (moment.laterMs !== undefined) return runtime === 'crun' ? [] : [['criu'], ['agent', 'runtime', 'criu']];
   if (runtime === 'crun') return moment.leaveRunning ? [['criu']] : few;
   return moment.wait.inHook === true ? all : few;
 }
