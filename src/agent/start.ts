@@ -26,7 +26,7 @@ import { recordMetrics } from './metrics.ts';
 import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
 import { agentHandlers } from './service.ts';
-import { openStore } from './store.ts';
+import { openStore, probe } from './store.ts';
 import { WorkingSets } from './working-sets.ts';
 
 /** deploy/libexec of the package that this file was compiled in, wherever the build lies in it. */
@@ -76,6 +76,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
     fills: new Fills(),
     keys: { signer: hex(keys.signer), recipient: keys.recipients.map(hex).join(', '), trustedSigners: config.keys.trustedSigners, repository: store.description },
+    probeStore: (options) => probe(config.repository, options),
     startedMs: systemClock.now(),
   };
   await recover(context);

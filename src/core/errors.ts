@@ -35,6 +35,7 @@ export const errorTable = {
   RUNTIME_FAILED: { grpc: 13, exit: 19, retry: false },
   STORE_UNAVAILABLE: { grpc: 14, exit: 20, retry: true },
   STORE_READ_ONLY: { grpc: 9, exit: 20, retry: false },
+  STORE_UNFIT: { grpc: 9, exit: 20, retry: false },
   OBJECT_CORRUPT: { grpc: 15, exit: 30, retry: false },
   OBJECT_MISSING: { grpc: 15, exit: 30, retry: false },
   FORMAT_UNSUPPORTED: { grpc: 9, exit: 30, retry: false },

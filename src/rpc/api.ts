@@ -327,6 +327,26 @@ export interface Node {
   readonly callerRoles: readonly string[];
 }
 
+export type ProbeStoreRequest = Readonly<Record<never, never>>;
+
+export interface ProbeStoreResponse {
+  readonly store: string;
+  readonly usable: boolean;
+  readonly checks: readonly StoreCheck[];
+  readonly putLatencyUs: number;
+  readonly getLatencyUs: number;
+  readonly putBytesPerSecond: number;
+  readonly getBytesPerSecond: number;
+}
+
+export interface StoreCheck {
+  readonly name: string;
+  readonly required: boolean;
+  readonly outcome: 'passed' | 'failed' | 'absent' | 'skipped';
+  readonly message: string;
+  readonly tookMs: number;
+}
+
 export interface RuntimeInfo {
   readonly name: string;
   readonly binary: string;
@@ -366,6 +386,7 @@ export interface AgentHandlers {
   getNode(request: GetNodeRequest, context: CallContext): Promise<Node>;
   exportCheckpoint(request: ExportCheckpointRequest, context: CallContext): AsyncIterable<ExportEvent>;
   importCheckpoint(messages: AsyncIterable<ImportMessage>, context: CallContext): AsyncIterable<ImportEvent>;
+  probeStore(request: ProbeStoreRequest, context: CallContext): Promise<ProbeStoreResponse>;
 }
 
 export interface CallOptions {

@@ -2,7 +2,7 @@
  * Who may call what. Roles come from the organizational units (OU) of the client's certificate, several allowed;
  * whoever can open the agent's UNIX socket (root) has all of them.
  * - viewer looks: containers, checkpoints, operations, the node.
- * - operator starts work that runs nobody's code: checkpoint, verify, delete, cancel.
+ * - operator starts work that runs nobody's code: checkpoint, verify, delete, cancel, probe of the store.
  * - restorer starts processes out of a checkpoint, or takes it out of the repository in plaintext: restore, verify, cancel,
  *   export; and import, which puts a stranger's checkpoint beside those that may be restored.
  * Operators and restorers are viewers, too.
@@ -31,6 +31,7 @@ export const allowedRoles: Readonly<Record<MethodName, readonly Role[]>> = {
   getNode: anybody,
   exportCheckpoint: ['restorer'],
   importCheckpoint: ['restorer'],
+  probeStore: ['operator'],
 };
 
 export const localCaller: Caller = { principal: 'local', roles: new Set(roles), transport: 'unix' };

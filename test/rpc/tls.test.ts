@@ -34,6 +34,7 @@ const call: Readonly<Record<MethodName, (client: AgentClient) => Promise<unknown
   getNode: (client) => client.getNode({}, none),
   exportCheckpoint: (client) => collect(client.exportCheckpoint({ checkpoint: 'x', reason: '', acceptPlaintext: true }, none)),
   importCheckpoint: (client) => collect(client.importCheckpoint(archive(), none)),
+  probeStore: (client) => client.probeStore({}, none),
 };
 
 void describe('mutual TLS', () => {
