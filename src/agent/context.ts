@@ -10,6 +10,8 @@ import type { Fills } from './fills.ts';
 import type { Journal } from './journal.ts';
 import type { Lineages } from './lineages.ts';
 import type { Operations } from './operations.ts';
+import type { RetentionRule } from './retention/policy.ts';
+import type { Quota } from './retention/quota.ts';
 import type { WorkingSets } from './working-sets.ts';
 
 export interface AgentSettings {
@@ -26,6 +28,9 @@ export interface AgentSettings {
   readonly ghostLimitBytes: number;
   readonly cipher: string;
   readonly parallel: number;
+  /** 0 for none. */
+  readonly quotaBytes: number;
+  readonly retention: readonly RetentionRule[];
   /** Program of criu. */
   readonly criu: string;
   readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly lazyHook: string; readonly networkHook: string };
@@ -37,6 +42,7 @@ export interface AgentContext {
   readonly log: Logger;
   readonly failpoints: Failpoints;
   readonly repository: Repository;
+  readonly quota: Quota;
   readonly staging: Staging;
   readonly treeThreads: TreeThreads;
   readonly toolchain: Toolchain;
