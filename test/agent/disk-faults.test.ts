@@ -96,8 +96,8 @@ async function recovers(agent: TestAgent, expected: readonly string[]): Promise<
 }
 
 void describe('a repository that is full', () => {
-  // The pack of a counter takes some 100 KiB; behind it come the lineage's key and the manifest, a page each.
-  for (const { short, leaveRunning } of [{ short: 1, leaveRunning: true }, ...[1, 2, 3, 12, 1000].map((pages) => ({ short: pages, leaveRunning: false }))]) {
+  // The pack of a counter takes some 100 KiB; behind it come key and manifest. A few pages, because sizes differ by one or two from run to run.
+  for (const { short, leaveRunning } of [{ short: 6, leaveRunning: true }, ...[4, 6, 12, 1000].map((pages) => ({ short: pages, leaveRunning: false }))]) {
     void it(`${short} pages too few are left at the sealing, ${leaveRunning ? 'leave running' : 'stop'}`, async () => {
       mount('tmpfs', place, 'tmpfs', 0, 'size=200m');
       const agent = await agentThere({ STASIS_TESTING_FAILPOINT: 'checkpoint.dump.after:2=stop' });
