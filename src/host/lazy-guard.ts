@@ -1,5 +1,5 @@
 /**
- * The processes that watch over a container while its memory still arrives (docs/adr/0020-lazy-restore.md): criu lazy-pages
+ * The processes that watch over a container while its memory still arrives (docs/adr/0022-lazy-restore.md): criu lazy-pages
  * below deploy/libexec/stasis-lazy-guard, and holders of its userfaultfds. As long as anybody holds them the kernel makes whoever
  * touches a missing page wait; when the last is gone it hands out zeros. So the holders let go only when all pages are
  * there or the container is dead.

@@ -110,7 +110,7 @@ export interface DumpRequest {
   readonly pageServer: string | undefined;
   /** Path of a CRIU configuration file for this operation (see criu-config.ts), given by CRIU_CONFIG_FILE. */
   readonly criuConfig: string;
-  /** Goes into the environment of the runtime and so of criu, by which the guard finds them. */
+  /** Goes into the environment of the runtime and its hooks, for whoever reads their logs; processes are found by their session. */
   readonly operationId: string;
   /** Where the post-dump hook meets the guard; in the environment as STASIS_GUARD_DIR. */
   readonly guardDirectory?: string;

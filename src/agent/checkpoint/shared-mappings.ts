@@ -1,5 +1,6 @@
 /** Files that a container writes through shared mappings: such writes need not show in a file's times, so they are not trusted. */
 import { readFile } from 'node:fs/promises';
+import { errnoCode } from '../../core/errors.ts';
 
 /** Paths below the container's root, as bytes, of files that any of these processes has mapped shared and writable. */
 export async function sharedWritableFiles(pids: readonly number[]): Promise<Buffer[]> {
@@ -18,7 +19,9 @@ export async function sharedWritableFiles(pids: readonly number[]): Promise<Buff
 async function readMaps(pid: number): Promise<string> {
   try {
     return await readFile(`/proc/${pid}/maps`, 'latin1');
-  } catch {
-    return '';
+  } catch (error) {
+    const code = errnoCode(error);
+    if (code === 'ENOENT' || code === 'ESRCH') return '';
+    throw error;
   }
 }
