@@ -115,6 +115,31 @@ function makeBundle(id: string): { directory: string; remove: () => void } {
   return { directory, remove: () => umount(join(directory, 'rootfs'), MNT_DETACH) };
 }
 
+// oxlint-disable-next-line typescript/no-explicit-any
+type Json = Record<string, any>;
+
+/** Bundles that grant less than the images hold. */
+const narrower: Record<string, (spec: Json) => void> = {
+  'no CAP_CHOWN': ({ process: { capabilities } }) => { for (const set of Object.keys(capabilities)) capabilities[set] = capabilities[set].filter((name: string) => name !== 'CAP_CHOWN'); },
+  'no new privileges': (spec) => { spec['process'].noNewPrivileges = true; },
+  'no /dev/mqueue': (spec) => { spec['mounts'] = spec['mounts'].filter((mount: Json) => mount['destination'] !== '/dev/mqueue'); },
+  'a user namespace': (spec) => { spec['linux'].namespaces.push({ type: 'user' }); },
+  'another path to be masked': (spec) => { spec['linux'].maskedPaths.push('/proc/uptime'); },
+};
+
+async function withSpec(bundle: string, change: (spec: Json) => void, use: () => Promise<void>): Promise<void> {
+  const path = join(bundle, 'config.json');
+  const original = readFileSync(path, 'utf8');
+  const spec = JSON.parse(original) as Json;
+  change(spec);
+  writeFileSync(path, JSON.stringify(spec));
+  try {
+    await use();
+  } finally {
+    writeFileSync(path, original);
+  }
+}
+
 void describe('interchange with podman', () => {
   void it('a container that Stasis saved goes on under podman', async () => {
     const file = join(EXPORTS, 'ours.tar');
@@ -155,6 +180,9 @@ void describe('interchange with podman', () => {
         const result = await imported(file);
         assert.deepEqual([result.engine, result.container, result.archiveBytes], ['podman', name, statSync(file).size]);
         await assert.rejects(restore(agent, result.checkpoint, { container: name }), (error) => isStasisError(error, 'RESTORE_INCOMPATIBLE') && /bundle/.test(error.hint ?? ''));
+        for (const [what, change] of Object.entries(narrower)) {
+          await withSpec(bundle.directory, change, () => assert.rejects(restore(agent, result.checkpoint, { container: name, bundle: bundle.directory }), (error) => isStasisError(error, 'RESTORE_INCOMPATIBLE') && /more than the bundle grants/.test(error.message), what));
+        }
         const restored = await restore(agent, result.checkpoint, { container: name, bundle: bundle.directory });
         try {
           // podman 5 leaves files of the image that were changed in place out of its archives.

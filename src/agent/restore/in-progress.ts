@@ -4,10 +4,10 @@ import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import type { OperationId } from '../../core/ids.ts';
-import { loadImages } from '../../image/criu/index.ts';
+import { loadImages, readPrivileges } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
-import { criuConfig, findContainer, openBundle, remove, removeBundle, restore as runtimeRestore } from '../../runtime/index.ts';
+import { criuConfig, findContainer, openBundle, readSpec, remove, removeBundle, restore as runtimeRestore } from '../../runtime/index.ts';
 import type { Bundle } from '../../runtime/index.ts';
 import type { Container } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
@@ -16,6 +16,7 @@ import type { Operation } from '../operation.ts';
 import { containerDirectory, fillDirectory, outputFiles } from './container-directory.ts';
 import { startFill } from './fill.ts';
 import { Filling } from './filling.ts';
+import { requireGranted } from './granted.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import type { RestorePlan } from './restore.ts';
 
@@ -85,6 +86,7 @@ export class RestoreInProgress implements AsyncDisposable {
   async files(signal: AbortSignal): Promise<void> {
     const { agent, plan, directories, operation, undo } = this.#parts;
     const { reader, saved } = plan;
+    await this.#examineImported(signal);
     const how = { signal, threads: agent.treeThreads, onBytes: (count: number): void => operation.addBytes(count) };
     const bundle = await openBundle({
       given: plan.request.bundle, directory: directories.container, id: plan.id, spec: saved.spec, rootfs: saved.rootfs.layout,
@@ -104,7 +106,22 @@ export class RestoreInProgress implements AsyncDisposable {
     await bundle.mount();
   }
 
+  /** A stranger's images are looked at before anything of theirs is put anywhere. */
+  async #examineImported(signal: AbortSignal): Promise<void> {
+    const { plan, directories } = this.#parts;
+    if (plan.description.imported === undefined || plan.request.bundle === undefined) return;
+    await this.#fetchImages(signal);
+    const spec = await readSpec(plan.request.bundle).catch((error: unknown) => {
+      throw new StasisError('RESTORE_INCOMPATIBLE', `the bundle ${JSON.stringify(plan.request.bundle)} cannot be used: config.json: ${(error as Error).message}`, { cause: error, hint: 'give a directory with config.json and the root file system' });
+    });
+    requireGranted(await readPrivileges(directories.images), spec);
+  }
+
   async fetch(signal: AbortSignal): Promise<void> {
+    if (this.#parts.plan.description.imported === undefined) await this.#fetchImages(signal);
+  }
+
+  async #fetchImages(signal: AbortSignal): Promise<void> {
     const { agent, plan, directories, operation, undo } = this.#parts;
     const how = { signal, onBytes: (count: number): void => operation.addBytes(count) };
     if (!plan.lazy) {

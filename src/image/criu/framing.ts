@@ -16,6 +16,8 @@ export const imageMagics = {
   mm: [IMAGE, 0x57492820],
   pagemap: [IMAGE, 0x56084025],
   files: [IMAGE, 0x56303138],
+  ids: [IMAGE, 0x54432030],
+  mounts: [IMAGE, 0x55563928],
   cpuinfo: [IMAGE, 0x61404013],
   stats: [SERVICE, 0x57093306],
 } as const;

@@ -4,3 +4,5 @@ export { loadImages } from './load.ts';
 export { parseDescriptors, summarizeImages } from './report.ts';
 export { readDumpStats, readRestoreStats } from './stats.ts';
 export type { CriuDumpStats, CriuRestoreStats } from './stats.ts';
+export { readPrivileges } from './privileges.ts';
+export type { ImagePrivileges, NamespaceName } from './privileges.ts';
