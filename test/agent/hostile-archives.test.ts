@@ -115,7 +115,7 @@ const cases: Record<string, Case> = {
   'a zstd bomb as pages': { bytes: () => zstdCompressSync(Buffer.concat([member({ name: 'checkpoint/pages-9.img', size: 2 ** 32 }), Buffer.alloc(1024 ** 2)])), expect: 'NO_SPACE' },
   'a bomb within a bomb': { bytes: () => gzipSync(archive({}, member({ name: 'rootfs-diff.tar', body: gzipSync(tar(member({ name: 'zeros', body: Buffer.alloc(64 * 1024 ** 2) }))) }))), expect: 'accepted' },
   'compressed with xz': { bytes: () => Buffer.from('fd377a585a000004', 'hex'), expect: 'FORMAT_UNSUPPORTED' },
-  'a negative size': { bytes: () => archive({}, member({ name: 'x', size: base256(0xff) })), expect: 'ARCHIVE_INVALID' },
+  'a negative size': { bytes: () => archive({}, member({ name: 'x', size: base256(0xff, 0) })), expect: 'ARCHIVE_INVALID' },
   'a size that is no number': { bytes: () => archive({}, member({ name: 'x', pax: { size: 'many' } })), expect: 'ARCHIVE_INVALID' },
   'a size of three hundred digits': { bytes: () => archive({}, member({ name: 'x', pax: { size: '9'.repeat(300) } })), expect: 'LIMIT_EXCEEDED' },
   'a pax header of 5 MiB': { bytes: () => archive({}, member({ name: 'x', pax: { comment: 'x'.repeat(5 * 1024 ** 2) } })), expect: 'ARCHIVE_INVALID' },
@@ -153,7 +153,7 @@ const cases: Record<string, Case> = {
   'rootfs: the root is a symlink': { bytes: () => diff(member({ name: './', type: '2', link: '/outside' })), expect: 'ARCHIVE_INVALID' },
   'rootfs: a whiteout of the parent': { bytes: () => layer(member({ name: '.wh...' })), expect: 'PATH_ESCAPES' },
   'rootfs: a whiteout through a symlink of the image': { bytes: () => layer(member({ name: 'evil/.wh.precious' })), expect: 'restore RESTORE_FAILED' },
-  'rootfs: an opaque mark through a symlink of the image': { bytes: () => layer(member({ name: 'evil/.wh..wh..opq' })), expect: 'accepted' },
+  'rootfs: an opaque mark through a symlink of the image': { bytes: () => layer(member({ name: 'evil/.wh..wh..opq' })), expect: 'restore RESTORE_FAILED' },
   'rootfs: cut off': { bytes: () => archive({}, member({ name: 'rootfs-diff.tar', body: tar(member({ name: 'a', body: 'x'.repeat(5000) })).subarray(0, 3000) })), expect: 'ARCHIVE_INVALID' },
   'rootfs: is a symlink': { bytes: () => archive({}, member({ name: 'rootfs-diff.tar', type: '2', link: '/outside' })), expect: 'PATH_ESCAPES' },
   'rootfs: deeper than any path': { bytes: () => diff(member({ name: 'x', pax: { path: `${'a/'.repeat(2047)}b` } })), expect: 'accepted' },
@@ -259,7 +259,7 @@ void describe('a hostile archive', () => {
     });
   }
 
-  void it('10^6 tiny files and one more: refused, in bounded memory', async () => {
+  void it('10^6 tiny files: refused, in bounded memory', async () => {
     const before = around();
     const entries = 1_000_001;
     async function* flood(): AsyncGenerator<Buffer> {

@@ -5,8 +5,8 @@ import { GiB, KiB, MiB } from '../../core/units.ts';
 export const MAX_ARCHIVE_BYTES = 512 * GiB;
 /** Beside CRIU's images an archive has a dozen members; a root file system within it has its own limit. */
 export const MAX_MEMBERS = 500_000;
-/** Of a root file system's changes. They are put in order at once, in the agent's main thread: about 3 s at the most. */
-export const MAX_TREE_ENTRIES = 1_000_000;
+/** Of a root file system's changes: some 400 bytes of memory each, and put in order at once in the agent's main thread. An image has 10^4 to 10^5 files in all. */
+export const MAX_TREE_ENTRIES = 400_000;
 /** config.dump and spec.dump have some ten kilobytes, with long environments and seccomp profiles some more. */
 export const MAX_JSON_BYTES = 8 * MiB;
 /** 10^6 deleted paths of 60 bytes. */

@@ -73,27 +73,38 @@ export async function* readTar(bytes: AsyncIterable<Uint8Array>, { signal, what 
   const feeding = pipeline(counted(bytes, what), unpacker, { signal: signal ?? new AbortController().signal }).catch((error: unknown) => {
     failure = error;
   });
+  /** What ended the stream: the source knows better than the unpacker. */
+  const explain = async (error: unknown): Promise<Error> => {
+    await feeding;
+    signal?.throwIfAborted();
+    if (isStasisError(failure)) return failure;
+    return isStasisError(error) ? error : invalid(`${what} is no tar file, or is damaged: ${(error as Error).message}`, error);
+  };
   try {
     for await (const entry of unpacker) {
       const raw = entry.header as unknown as Omit<MemberHeader, 'pax'> & { readonly name: string; readonly pax: MemberHeader['pax'] | null };
       const header = { ...raw, pax: raw.pax ?? {} };
       const name = header.pax['path'] === undefined ? raw.name : paxBytes(header.pax['path'], 'a name');
       if (!Number.isSafeInteger(header.size) || header.size > MAX_ARCHIVE_BYTES) throw new StasisError('LIMIT_EXCEEDED', `${shown(name)} of the archive has ${header.size} bytes`);
-      yield { path: pathOf(name), header, content: entry as AsyncIterable<Buffer> };
+      yield { path: pathOf(name), header, content: contentOf(entry as AsyncIterable<Buffer>, explain) };
       // What the caller did not read.
       if (!entry.destroyed) entry.resume();
     }
   } catch (error) {
-    await feeding;
-    signal?.throwIfAborted();
-    if (isStasisError(failure)) throw failure;
-    if (isStasisError(error)) throw error;
-    throw invalid(`${what} is no tar file, or is damaged: ${(error as Error).message}`, error);
+    throw await explain(error);
   } finally {
     unpacker.destroy();
   }
   await feeding;
   if (isStasisError(failure)) throw failure;
+}
+
+async function* contentOf(entry: AsyncIterable<Buffer>, explain: (error: unknown) => Promise<Error>): AsyncGenerator<Buffer> {
+  try {
+    yield* entry;
+  } catch (error) {
+    throw await explain(error);
+  }
 }
 
 async function* counted(bytes: AsyncIterable<Uint8Array>, what: string): AsyncGenerator<Uint8Array> {

@@ -82,7 +82,7 @@ export class TreeBuilder {
         return;
       }
       // Its files would land somewhere else than where the archive had them.
-      if (this.#isImplicit(entry)) throw new StasisError('RESTORE_FAILED', `${JSON.stringify(table.path(entry).toString())} is no directory here, and the archive has files below it`, { hint: 'restore with a bundle of the same image' });
+      if (this.#isImplicit(entry) && (this.#stat.mode & constants.S_IFMT) !== constants.S_IFDIR) throw new StasisError('RESTORE_FAILED', `${JSON.stringify(table.path(entry).toString())} is no directory here, and the archive has files below it`, { hint: 'restore with a bundle of the same image' });
       removeTree(dirfd, name);
     }
     mkdirat(dirfd, name, 0o700);
