@@ -9,6 +9,7 @@ import type { Logger } from '../telemetry/logger.ts';
 import type { Fills } from './fills.ts';
 import type { Journal } from './journal.ts';
 import type { Lineages } from './lineages.ts';
+import type { TreeMemories } from './tree-memories.ts';
 import type { Operations } from './operations.ts';
 import type { WorkingSets } from './working-sets.ts';
 
@@ -47,6 +48,7 @@ export interface AgentContext {
   readonly lineages: Lineages;
   readonly workingSets: WorkingSets;
   readonly fills: Fills;
+  readonly treeMemories: TreeMemories;
   /** Public facts for whoever asks for the node. */
   readonly keys: { readonly signer: string; readonly recipient: string; readonly trustedSigners: readonly string[]; readonly repository: string };
   readonly startedMs: number;

@@ -26,11 +26,11 @@ export class Lineages {
   }
 
   of(container: Container): LineageEnd | undefined {
-    return this.#entries.get(key(container));
+    return this.#entries.get(containerKey(container));
   }
 
   remember(container: Container, end: LineageEnd): void {
-    const name = key(container);
+    const name = containerKey(container);
     this.#entries.delete(name);
     this.#entries.set(name, end);
     for (const oldest of this.#entries.keys()) {
@@ -51,6 +51,6 @@ export function rememberLineage(agent: AgentContext, container: Container, end: 
 }
 
 /** An id can be used again for another workload: the time of creation tells them apart. */
-function key(container: Container): string {
+export function containerKey(container: Container): string {
   return `${container.at.root}/${container.id}@${container.createdMs}`;
 }

@@ -21,6 +21,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import type { AgentContext, AgentSettings } from './context.ts';
 import { Fills } from './fills.ts';
 import { Journal } from './journal.ts';
+import { TreeMemories } from './tree-memories.ts';
 import { Lineages } from './lineages.ts';
 import { recordMetrics } from './metrics.ts';
 import { Operations } from './operations.ts';
@@ -75,6 +76,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
     workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
     fills: new Fills(),
+    treeMemories: new TreeMemories(join(config.stateDirectory, 'trees')),
     keys: { signer: hex(keys.signer), recipient: keys.recipients.map(hex).join(', '), trustedSigners: config.keys.trustedSigners, repository: store.description },
     startedMs: systemClock.now(),
   };

@@ -45,24 +45,29 @@ export class Ancestor {
     return this.#manifest.tables.blobs.get(blob)?.length;
   }
 
-  /** Appends a part of a blob of this checkpoint to `target` by reference. False, and nothing done, when that cannot be. */
-  copy(blob: string, offset: number, length: number, target: SegmentList): boolean {
+  /** Appends a part of a blob of this checkpoint to `target` by reference. Returns how much of it is data; undefined, and nothing is done, when that cannot be. */
+  copy(blob: string, offset: number, length: number, target: SegmentList): number | undefined {
     const source = this.#manifest.tables.blobs.get(blob);
-    if (source === undefined || offset + length > source.length) return false;
+    if (source === undefined || offset + length > source.length) return undefined;
     const end = offset + length;
     const first = source.find(offset);
     for (let i = first; i < source.count && source.start(i) < end; i += 1) {
       const chunk = source.chunk(i);
-      if (chunk !== ZERO && (this.#numbers[chunk] ?? -1) < 0) return false;
+      if (chunk !== ZERO && (this.#numbers[chunk] ?? -1) < 0) return undefined;
     }
+    let data = 0;
     for (let i = first; i < source.count && source.start(i) < end; i += 1) {
       const from = Math.max(offset, source.start(i));
       const size = Math.min(end, source.end(i)) - from;
       const chunk = source.chunk(i);
-      if (chunk === ZERO) target.zeros(size);
-      else target.data(this.#numbers[chunk] as number, source.chunkOffset(i) + from - source.start(i), size);
+      if (chunk === ZERO) {
+        target.zeros(size);
+        continue;
+      }
+      target.data(this.#numbers[chunk] as number, source.chunkOffset(i) + from - source.start(i), size);
+      data += size;
     }
-    return true;
+    return data;
   }
 }
 

@@ -34,7 +34,7 @@ export class PageLedger {
     if (this.#bytes + (old?.bytes.length ?? 0) > 2 * MAX_RECORD_BYTES) return [];
     const fresh: Uint8Array[] = [];
     for (const run of keptRuns(used, old?.records)) {
-      const copied = segments.count < MOST_PARTS && ancestor?.copy(PAGES_BLOB, run.at, run.length, segments) === true;
+      const copied = segments.count < MOST_PARTS && ancestor?.copy(PAGES_BLOB, run.at, run.length, segments) !== undefined;
       if (!copied && old !== undefined) fresh.push(old.bytes.subarray(run.at, run.at + run.length));
     }
     for (const chunk of used) {

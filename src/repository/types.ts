@@ -50,6 +50,10 @@ export interface CheckpointWriter {
   appendZeros(blob: string, length: number): void;
   /** A whole small blob (at most 1 MiB); neighbours share a chunk. */
   putSmall(blob: string, bytes: Uint8Array, options: { signal: AbortSignal | undefined }): Promise<void>;
+  /** The checkpoint before in the lineage, of the same cipher, if there is one. */
+  readonly ancestor: CheckpointId | undefined;
+  /** Appends a part of the ancestor's blob of the same name, by reference. False, and nothing is done, where it cannot be referred to: read it again. */
+  reuse(blob: string, offset: number, length: number): boolean;
   bytes(): ByteCounts;
   /** Waits until all packs are durable, then writes the manifest. The checkpoint exists when this resolves. */
   commit(description: Description, options: { signal: AbortSignal | undefined }): Promise<CheckpointSummary>;

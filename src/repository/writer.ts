@@ -110,6 +110,19 @@ export class Writer implements CheckpointWriter {
     this.#counts.zero += length;
   }
 
+  get ancestor(): CheckpointId | undefined {
+    return this.#options.ancestor?.id;
+  }
+
+  reuse(blob: string, offset: number, length: number): boolean {
+    const data = this.#options.ancestor?.copy(blob, offset, length, this.#blob(blob));
+    if (data === undefined) return false;
+    this.#counts.raw += length;
+    this.#counts.zero += length - data;
+    this.#counts.reused += data;
+    return true;
+  }
+
   async putSmall(blob: string, bytes: Uint8Array, { signal }: { signal: AbortSignal | undefined }): Promise<void> {
     invariant(bytes.length <= PIECE_BYTES, `${blob} is too large to be a small blob`);
     invariant(!this.#blobs.has(blob), `blob ${blob} is there already`);

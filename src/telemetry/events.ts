@@ -43,6 +43,7 @@ export const events = {
   'fill.stalled': { level: 'warn', meaning: 'The store fails while a container fills: whoever needs a missing page waits. Told once until pages come again.' },
   'fill.finished': { level: 'info', meaning: 'All memory of a lazily restored container has arrived; with the pages that it had to wait for.' },
   'fill.failed': { level: 'error', meaning: 'The memory of a lazily restored container cannot arrive: the container was killed and removed.' },
+  'trees.unwritten': { level: 'warn', meaning: "What the next checkpoint could have known of a container's files could not be written down; it will read them all." },
   'guard.armed': { level: 'debug', meaning: "The dead man's switch of a container is set, with its budget." },
   'guard.fired': { level: 'error', meaning: 'A container stood still beyond its budget and was thawed by the guard.' },
   'guard.stale': { level: 'warn', meaning: 'A guard of a dead agent was found and taken care of.' },

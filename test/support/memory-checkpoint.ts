@@ -30,6 +30,11 @@ export class MemoryCheckpoint implements CheckpointWriter, CheckpointReader {
     }
   }
 
+  readonly ancestor = undefined;
+  reuse(): boolean {
+    return false;
+  }
+
   appendZeros(blob: string, length: number): void {
     this.#list(blob).push({ bytes: Buffer.alloc(length), zeroPages: true });
   }

@@ -33,6 +33,11 @@ export class MemoryWriter implements CheckpointWriter {
     this.#list(blob);
   }
 
+  readonly ancestor = undefined;
+  reuse(): boolean {
+    return false;
+  }
+
   appendZeros(blob: string, length: number): void {
     this.#list(blob).push(Buffer.alloc(length));
   }

@@ -63,6 +63,7 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   const summary = await operation.step('commit', (signal) => commit(agent, prepared, operation, signal));
   await operation.step('finish', () => prepared.finish());
   rememberLineage(agent, container, { lineage: summary.lineage, last: summary.id });
+  await rememberTrees(agent, container, prepared, summary.id);
   return {
     summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
     memoryPath: prepared.memoryPath, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,
@@ -80,6 +81,19 @@ async function examineOrRefuse(agent: AgentContext, container: Container, flags:
     });
   }
   return verdict;
+}
+
+/** For a checkpoint that is made: that something cannot be noted down (a full disk) only makes the next one read more. */
+async function rememberTrees(agent: AgentContext, container: Container, prepared: PreparedCheckpoint, checkpoint: CheckpointSummary['id']): Promise<void> {
+  for (const { prefix } of prepared.trees) {
+    const { memory } = prepared.treeCounts(prefix);
+    if (memory === undefined) continue;
+    try {
+      await agent.treeMemories.store(container, prefix, checkpoint, memory);
+    } catch (error) {
+      agent.log.event('trees.unwritten', { container_id: container.id, err: error });
+    }
+  }
 }
 
 /**

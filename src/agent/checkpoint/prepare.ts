@@ -60,7 +60,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   writeFileSync(criu, criuConfig({
     timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
   }), { mode: 0o600 });
-  const trees = savedTrees(agent, container, verdict, writer);
+  const trees = await savedTrees(agent, container, verdict, writer, request);
   for (const tree of trees) undo.use(tree.saver);
   // On top of the stack: whatever else is to be undone, the container goes on first.
   const frozen = undo.use(await arming);
@@ -95,11 +95,16 @@ async function beginWriter(agent: AgentContext, lineage: LineageId | undefined, 
   }
 }
 
-function savedTrees(agent: AgentContext, container: Container, verdict: Verdict, writer: CheckpointWriter): SavedTree[] {
+async function savedTrees(agent: AgentContext, container: Container, verdict: Verdict, writer: CheckpointWriter, { flags }: CheckpointRequest): Promise<SavedTree[]> {
   const trees: SavedTree[] = [];
   if (container.rootfs.kind === 'overlay') {
     const prefix = 'containers/0/rootfs/';
-    trees.push({ prefix, destination: '/', fstype: 'overlay', saver: new TreeSaver({ writer, threads: agent.treeThreads, prefix, root: container.rootfs.upper, kind: 'overlay-upper', userxattr: container.rootfs.options.includes('userxattr') }) });
+    // Only of the upper directory: it belongs to this container alone. Of a volume nobody knows who else has its files mapped.
+    const memory = await agent.treeMemories.load(container, prefix, writer.ancestor);
+    const saver = new TreeSaver({
+      writer, threads: agent.treeThreads, prefix, root: container.rootfs.upper, kind: 'overlay-upper', userxattr: container.rootfs.options.includes('userxattr'), memory, remember: flags.leaveRunning,
+    });
+    trees.push({ prefix, destination: '/', fstype: 'overlay', saver });
   }
   for (const [index, volume] of (verdict.volumes).entries()) {
     const prefix = `volumes/${index}/`;

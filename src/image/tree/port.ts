@@ -35,6 +35,8 @@ export interface Finished {
   readonly dataBytes: number;
   readonly supersededBytes: number;
   readonly warnings: readonly string[];
+  /** For the next checkpoint of this directory. */
+  readonly memory: Uint8Array | undefined;
 }
 
 /** An entry of a saved tree, for `inspect` and for archives. */
@@ -90,6 +92,10 @@ export interface ExtractionPlan {
 
 export interface Calls {
   // Saving.
+  /** Undefined: the memory is of no use for this directory. Otherwise which parts of the last data blob it refers to, and that blob's length. */
+  remember: { args: { memory: Uint8Array; identity: string }; result: { used: Float64Array; dataLength: number } | undefined };
+  /** The parts of the blob that could not be had again. */
+  recall: { args: { lost: Float64Array }; result: { files: number; bytes: number } };
   readAhead: { args: { nowMs: number }; result: void };
   delta: { args: { nowMs: number; distrust: readonly Uint8Array[] }; result: void };
   /** Plans what changed under the reading. */
@@ -98,7 +104,7 @@ export interface Calls {
   /** Inode, size, mtime and ctime in ns, torn (0 or 1) of each slice of a piece. */
   read: { args: { number: number; slices: BigInt64Array }; result: void };
   counts: { args: undefined; result: ReadCounts };
-  finish: { args: undefined; result: Finished };
+  finish: { args: { identity: string | undefined }; result: Finished };
   // Loading.
   decode: { args: { index: SharedArrayBuffer; dataLength: number }; result: DecodedCounts };
   page: { args: { from: number; count: number }; result: readonly TreeEntry[] };

@@ -27,6 +27,8 @@ const STALE = 2;
 export class Readings {
   readonly extents = new Extents();
   readonly #byInode = new Map<InodeKey, number>();
+  /** Files that were ever mapped shared and writable while they were looked at. */
+  readonly #distrusted = new Set<InodeKey>();
   readonly #rows = new Columns(MAX_CONTENTS, 'contents of files');
   readonly #state = this.#rows.u8();
   readonly #waiting = this.#rows.u32();
@@ -117,8 +119,41 @@ export class Readings {
     return this.#xattrs[content] as number;
   }
 
+  /** What is worth remembering for the next checkpoint (CONTENT_COLUMNS of memory.ts): undefined when the file may have been, or be, written without a trace. */
+  lasting(content: number): readonly number[] | undefined {
+    const key = (this.#inodeLow[content] as number) + (this.#inodeHigh[content] as number) * 2 ** 32;
+    const coarse = this.#mtimeNanoseconds[content] === 0 && this.#ctimeNanoseconds[content] === 0;
+    // An inode of a subvolume, or one that another content stands for by now, is not found under its number.
+    if (this.#byInode.get(key) !== content || this.#state[content] !== GOOD || this.#racy[content] === 1 || coarse || this.#distrusted.has(key)) return undefined;
+    return [
+      key, this.extents.size[content] as number, this.#mtimeSeconds[content] as number, this.#mtimeNanoseconds[content] as number,
+      this.#ctimeSeconds[content] as number, this.#ctimeNanoseconds[content] as number, this.#xattrs[content] as number, this.extents.extents[content] as number,
+    ];
+  }
+
+  /** What was lasting() at the last checkpoint. `extents`: rows of place in the file, length, place in the data. */
+  recall(row: Float64Array, extents: Float64Array, sets: readonly number[]): void {
+    const [key = 0, size = 0, mtimeSeconds = 0, mtimeNanoseconds = 0, ctimeSeconds = 0, ctimeNanoseconds = 0, xattrs = 0] = row;
+    const content = this.extents.begin(size);
+    this.#rows.reach(content);
+    for (let i = 0; i < extents.length; i += 3) this.extents.add(extents[i] as number, extents[i + 1] as number, extents[i + 2] as number);
+    this.#byInode.set(key, content);
+    this.#state[content] = GOOD;
+    this.#waiting[content] = 0;
+    this.#racy[content] = 0;
+    this.#round[content] = 0;
+    this.#xattrs[content] = sets[xattrs] ?? 0;
+    this.#inodeLow[content] = key % 2 ** 32;
+    this.#inodeHigh[content] = Math.floor(key / 2 ** 32);
+    this.#mtimeSeconds[content] = mtimeSeconds;
+    this.#mtimeNanoseconds[content] = mtimeNanoseconds;
+    this.#ctimeSeconds[content] = ctimeSeconds;
+    this.#ctimeNanoseconds[content] = ctimeNanoseconds;
+  }
+
   /** The caller knows that this file can be written without a trace. */
   distrust(key: InodeKey): void {
+    this.#distrusted.add(key);
     const content = this.#byInode.get(key);
     if (content !== undefined) this.#state[content] = STALE;
   }

@@ -1,4 +1,5 @@
 /** Saves a tree of files as two blobs of a checkpoint: read ahead while its container runs, and completed while it is frozen. */
+import { fstatSync } from 'node:fs';
 import { systemClock } from '../../core/clock.ts';
 import type { Clock } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
@@ -23,6 +24,10 @@ export interface TreeSaverOptions {
   /** The overlay is mounted with userxattr: its marks are user.overlay.*. */
   readonly userxattr?: boolean;
   readonly clock?: Clock;
+  /** What the save before of the same directory gave as its memory, if that checkpoint is the writer's ancestor. */
+  readonly memory?: Uint8Array | undefined;
+  /** Answer with a memory for the next checkpoint. */
+  readonly remember?: boolean;
   /** Where the worker's thread comes from; it starts its own unless told. */
   readonly threads?: TreeThreads;
 }
@@ -35,6 +40,10 @@ export interface SavedTreeCounts extends TreeCounts {
   readonly frozen: ReadCounts;
   /** Bytes of the data blob that were read ahead in vain. */
   readonly supersededBytes: number;
+  /** Known from the checkpoint before: those of them that are as they were have not been read. */
+  readonly known: ReadCounts;
+  /** For the next checkpoint of this directory on this node. */
+  readonly memory: Uint8Array | undefined;
   /** What is not in the checkpoint, in words. At most 100. */
   readonly warnings: readonly string[];
 }
@@ -60,6 +69,7 @@ export class TreeSaver implements AsyncDisposable {
   #worker: TreeWorker | undefined;
   #ahead: ReadCounts = { files: 0, bytes: 0 };
   #frozen: ReadCounts = { files: 0, bytes: 0 };
+  #known: ReadCounts | undefined;
 
   constructor(options: TreeSaverOptions) {
     this.#options = options;
@@ -74,6 +84,7 @@ export class TreeSaver implements AsyncDisposable {
       await worker.call('counts', undefined, { signal });
       return;
     }
+    if (this.#known === undefined) this.#known = await this.#recall(worker, signal);
     await worker.call('readAhead', { nowMs: this.#clock.now() }, { signal });
     await this.#append(worker, signal, onBytes);
     const counts = await worker.call('counts', undefined, { signal });
@@ -91,9 +102,38 @@ export class TreeSaver implements AsyncDisposable {
   async finish({ signal }: { signal: AbortSignal | undefined }): Promise<SavedTreeCounts> {
     await using resources = new AsyncDisposableStack();
     resources.use(this);
-    const { entries, files, dataBytes, supersededBytes, warnings, ...index } = await this.#open().call('finish', undefined, { signal });
+    const worker = this.#open();
+    const remember = this.#options.remember === true && !volatileFileSystem(this.#root as number);
+    const { entries, files, dataBytes, supersededBytes, warnings, memory, ...index } = await worker.call('finish', { identity: remember ? this.#identity() : undefined }, { signal });
     await writeIndex(this.#options.writer, this.#options.prefix, index, signal);
-    return { entries, files, dataBytes, kind: this.#options.kind, indexBytes: index.length, ahead: this.#ahead, frozen: this.#frozen, supersededBytes, warnings };
+    return { entries, files, dataBytes, kind: this.#options.kind, indexBytes: index.length, ahead: this.#ahead, frozen: this.#frozen, known: this.#known ?? { files: 0, bytes: 0 }, supersededBytes, memory, warnings };
+  }
+
+  /** A copy of the directory, or another one in its place, has another inode or another birth. */
+  #identity(): string {
+    const { dev, ino, birthtimeNs } = fstatSync(this.#root as number, { bigint: true });
+    return `${dev}:${ino}:${birthtimeNs}:${this.#options.root}`;
+  }
+
+  /** The data blob begins with what the last one had and is still in use, at the same places, so that the index stays as it was, too. */
+  async #recall(worker: TreeWorker, signal: AbortSignal | undefined): Promise<ReadCounts> {
+    const { memory, writer } = this.#options;
+    const found = memory === undefined ? undefined : await worker.call('remember', { memory, identity: this.#identity() }, { signal });
+    if (found === undefined) return { files: 0, bytes: 0 };
+    const blob = `${this.#options.prefix}data`;
+    const lost: number[] = [];
+    let at = 0;
+    for (let i = 0; i < found.used.length; i += 2) {
+      const [offset, length] = found.used.subarray(i, i + 2) as unknown as [number, number];
+      if (offset > at) writer.appendZeros(blob, offset - at);
+      if (!writer.reuse(blob, offset, length)) {
+        writer.appendZeros(blob, length);
+        lost.push(offset, length);
+      }
+      at = offset + length;
+    }
+    if (found.dataLength > at) writer.appendZeros(blob, found.dataLength - at);
+    return worker.call('recall', { lost: Float64Array.from(lost) }, { signal });
   }
 
   #open(): TreeWorker {

@@ -7,6 +7,7 @@ import { decodeIndex } from './decode.ts';
 import type { DecodedTree } from './decode.ts';
 import { encodeIndex } from './encode.ts';
 import { describe } from './describe.ts';
+import { decodeMemory, encodeMemory, recall } from './memory.ts';
 import { BATCH_PIECES } from './limits.ts';
 import type { Batch, Calls, Request, SaveSetup, WorkerSetup } from './port.ts';
 import { TreeScan } from './scan.ts';
@@ -16,6 +17,7 @@ type Handlers = { [K in keyof Calls]?: (args: Calls[K]['args']) => Calls[K]['res
 function saving(setup: SaveSetup, checkCancelled: () => void): Handlers {
   const scan = new TreeScan({ root: setup.root, kind: setup.kind, userxattr: setup.userxattr, checkCancelled });
   let steps: Generator<void, void, void> | undefined;
+  let remembered: ReturnType<typeof decodeMemory>;
   const next = (): Batch => {
     const { ready } = scan.planner;
     let done = false;
@@ -34,10 +36,20 @@ function saving(setup: SaveSetup, checkCancelled: () => void): Handlers {
       });
     },
     counts: () => ({ files: scan.readings.roundFiles, bytes: scan.readings.roundBytes }),
-    finish: () => {
+    remember: ({ memory, identity }) => {
+      remembered = decodeMemory(memory, identity);
+      return remembered === undefined ? undefined : { used: remembered.used, dataLength: remembered.memory.dataLength };
+    },
+    recall: ({ lost }) => {
+      invariant(remembered !== undefined, 'what is recalled was remembered');
+      recall(remembered.memory, lost, scan);
+      remembered = undefined;
+      return { files: scan.readings.extents.contents, bytes: scan.readings.extents.length.subarray(0, scan.readings.extents.count).reduce((sum, length) => sum + length, 0) };
+    },
+    finish: ({ identity }) => {
       const dataLength = scan.planner.dataBytes;
       const encoded = encodeIndex({ table: scan.table, extents: scan.readings.extents, sets: scan.sets, kind: setup.kind, dataLength });
-      return { ...encoded, supersededBytes: dataLength - encoded.dataBytes, warnings: scan.warnings };
+      return { ...encoded, supersededBytes: dataLength - encoded.dataBytes, warnings: scan.warnings, memory: identity === undefined ? undefined : encodeMemory(identity, { table: scan.table, readings: scan.readings, sets: scan.sets, dataLength }) };
     },
   };
 }
