@@ -44,7 +44,7 @@ export class Opener {
   #id(chunk: SealedChunk, data: Buffer): Buffer {
     if (!isPaged(chunk.codec)) return chunkId(this.#secrets.idKey, data);
     this.#hasher ??= new PageHasher(this.#secrets.pageKey);
-    return pagedChunkId(this.#secrets.idKey, this.#hasher.digests(data));
+    return pagedChunkId(this.#secrets.idKey, this.#hasher.digestsOf(data));
   }
 
   #unseal(chunk: SealedChunk, sealed: Buffer, where: () => string): Buffer {

@@ -7,7 +7,7 @@ import { ciphers, PAGED, sealOverhead } from '../format/algorithms.ts';
 import { MAX_CHUNK_BYTES } from '../format/limits.ts';
 import { ChunkAad, encodePackHeader, PACK_HEADER_BYTES } from '../format/pack.ts';
 import { chunkId } from '../crypto/lineage-keys.ts';
-import { DIGEST_BYTES, DIGEST_PAGE_BYTES, pagedChunkId, PageHasher } from '../crypto/page-digests.ts';
+import { DIGEST_BYTES, DIGEST_PAGE_BYTES, HEADROOM_BYTES, pagedChunkId, PageHasher } from '../crypto/page-digests.ts';
 import type { Sodium } from '../crypto/port.ts';
 import { NONCE_BYTES } from '../crypto/port.ts';
 import { ChunkIndex } from './chunk-index.ts';
@@ -71,10 +71,11 @@ export class Sealer {
     this.#matcher = pages === undefined ? undefined : new PageMatcher(pages);
   }
 
-  /** `scratch` holds at least MAX_CHUNK_BYTES and is overwritten. */
-  async seal(piece: WirePiece, scratch: Buffer): Promise<SealedPiece> {
+  /** `framed` holds at least HEADROOM_BYTES and MAX_CHUNK_BYTES and is overwritten. */
+  async seal(piece: WirePiece, framed: Buffer): Promise<SealedPiece> {
     const { length } = piece.source;
     if (length > MAX_CHUNK_BYTES) throw new StasisError('INTERNAL', `a piece of ${length} bytes is larger than a chunk can be (${MAX_CHUNK_BYTES})`);
+    const scratch = framed.subarray(HEADROOM_BYTES);
     const stats = readSource(piece.source, scratch);
     const stripped = piece.zeroPages ? stripZeroPages(scratch, length) : { kept: length, runs: [length] };
     const { kept, runs } = stripped;
@@ -88,7 +89,7 @@ export class Sealer {
     const data = scratch.subarray(0, kept);
     // What is looked at page by page is also known by its pages.
     if (!piece.zeroPages) return { ...result, ...(await this.#whole(data, undefined)) };
-    const digests = this.#hasher.digests(data);
+    const digests = this.#hasher.digests(framed.subarray(0, HEADROOM_BYTES + kept));
     if (this.#matcher?.match(digests) === true && kept % DIGEST_PAGE_BYTES === 0) return { ...result, chunk: -1, ...(await this.#pages(data, stripped, digests, this.#matcher)) };
     return { ...result, ...(await this.#whole(data, digests)) };
   }

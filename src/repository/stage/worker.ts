@@ -5,6 +5,7 @@ import { StasisError } from '../../core/errors.ts';
 import { MAX_CHUNK_BYTES } from '../format/limits.ts';
 import { Collector } from './collector.ts';
 import { loadSodium } from '../crypto/sodium.ts';
+import { HEADROOM_BYTES } from '../crypto/page-digests.ts';
 import type { Sodium } from '../crypto/port.ts';
 import type { ChunkProblem, FromWorker, SealedPiece, ToWorker, WorkerSettings } from './messages.ts';
 import { toWire } from './messages.ts';
@@ -57,7 +58,7 @@ class StageWorker {
   readonly #sessions = new Map<number, Session>();
   readonly #queue: (Message<'seal'> | Message<'flush'>)[] = [];
   readonly #collector = new Collector();
-  readonly #scratch = Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES);
+  readonly #scratch = Buffer.allocUnsafeSlow(HEADROOM_BYTES + MAX_CHUNK_BYTES);
   /** Its own: a chunk is opened while a piece in the other one waits for a buffer. */
   readonly #openScratch = Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES);
   #busy = false;

@@ -1,13 +1,13 @@
 /**
  * A program with a large heap, half random and half compressible (about 4 to 1), that knows the hash of each of its
- * blocks. It is asked through files in its own root: "verify" hashes everything again, "pause" tells for how long it
+ * blocks. It is asked through files in its own root: "verify" hashes everything again, "scatter N" and "region N" change pages, "pause" tells for how long it
  * did not run at a stretch since it was asked last.
  */
 import { existsSync, readFileSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
 const PROGRAM = `
-import hashlib, os, sys, time
+import hashlib, os, random, sys, time
 mib = int(sys.argv[1])
 text = b''.join(b'line %08d of the compressible half\\n' % n for n in range(16384))[:1 << 19]
 blocks = [bytearray(os.urandom(1 << 20) if n % 2 else os.urandom(1 << 18).hex().encode() + text) for n in range(mib)]
@@ -27,6 +27,15 @@ while True:
     os.unlink('/ask')
     if question == 'verify':
         say('answer', str(sum(hashlib.sha256(block).digest() != known for block, known in zip(blocks, sums))))
+    elif question.startswith(('region', 'scatter')):
+        kind, count = question.split()
+        pages = range(int(count)) if kind == 'region' else random.sample(range(mib * 256), int(count))
+        touched = set()
+        for page in pages:
+            blocks[page >> 8][((page & 255) << 12) + 2048] ^= 255
+            touched.add(page >> 8)
+        for block in touched: sums[block] = hashlib.sha256(blocks[block]).digest()
+        say('answer', str(len(pages)))
     else:
         say('answer', str(round(pause * 1000, 3)))
     last = time.monotonic(); pause = 0.0
@@ -50,6 +59,12 @@ export async function wrongBlocks(pid: number): Promise<number> {
 /** The longest time in milliseconds that the program did not run since the last question. */
 export async function longestPauseMs(pid: number): Promise<number> {
   ask(pid, 'pause');
+  return Number(await answer(pid, 60_000));
+}
+
+/** Changes one byte in so many pages, the first of the heap or any; returns how many. */
+export async function changePages(pid: number, where: 'region' | 'scatter', pages: number): Promise<number> {
+  ask(pid, `${where} ${pages}`);
   return Number(await answer(pid, 60_000));
 }
 
