@@ -113,8 +113,13 @@ void describe('the next checkpoint of a directory', () => {
     last = await save(root, last);
     assert.ok(last.counts.ahead.files <= 9);
     await settle();
-    last = await save(root, last);
-    assert.equal((await save(root, last)).counts.ahead.files, 0);
+    // What is left in chunks that hold little else is read once more, so that those can go.
+    const reads: number[] = [];
+    for (let i = 0; i < 4; i++) {
+      last = await save(root, last);
+      reads.push(last.counts.ahead.files);
+    }
+    assert.equal(reads.at(-1), 0, `files read: ${reads.join(', ')}`);
   });
 
   void it('reads again what was written around the last one, and what was mapped', async () => {
