@@ -81,8 +81,10 @@ async function removeFromRuntime({ container }: CheckpointRecord): Promise<void>
 
 async function recoverRestore(agent: AgentContext, record: RestoreRecord): Promise<string> {
   const fill = fillDirectory(agent, record.operation);
-  await recoverFill(agent.settings.scripts.lazyGuard, fill);
+  const outcome = await recoverFill(agent.settings.scripts.lazyGuard, fill);
   removeTree(fill);
+  // Only the cleaning up was left.
+  if (outcome === 'complete') return 'finished';
   await killSession(join(record.workDirectory, 'session'));
   if (await isOurs(record)) await remove(record.container.at, record.container.id, { force: true, bundle: record.bundle, signal: undefined });
   if (record.rebuilt) await removeBundle(record.bundle);

@@ -156,20 +156,28 @@ export class LazyGuard implements AsyncDisposable {
   async #end(): Promise<FillOutcome> {
     this.#over = true;
     clearInterval(this.#looking);
-    const complete = readText(join(this.directory, 'outcome')).trim() === 'complete';
-    if (!complete) await recoverFill(this.#script, this.directory);
+    const outcome = readOutcome(this.directory);
+    if (outcome === 'failed') await recoverFill(this.#script, this.directory);
     await Promise.all([...this.#holders].map(async (holder) => {
       if (holder.exitCode !== null || holder.signalCode !== null) return;
-      const exit = once(holder, 'exit');
-      await exit;
+      await once(holder, 'exit');
     }));
-    return complete ? 'complete' : 'failed';
+    return outcome;
   }
 }
 
-/** For the directory of a guard whose agent is dead: its container is ended, unless all pages have arrived. */
-export async function recoverFill(script: string, directory: string): Promise<void> {
-  if (existsSync(directory)) await run(script, ['recover', directory], { signal: undefined, timeoutMs: 60_000 });
+/**
+ * For the directory of a guard whose agent is dead: its container is ended, unless all pages have arrived. Undefined when
+ * there is no such directory.
+ */
+export async function recoverFill(script: string, directory: string): Promise<FillOutcome | undefined> {
+  if (!existsSync(directory)) return undefined;
+  await run(script, ['recover', directory], { signal: undefined, timeoutMs: 60_000 });
+  return readOutcome(directory);
+}
+
+function readOutcome(directory: string): FillOutcome {
+  return readText(join(directory, 'outcome')).trim() === 'complete' ? 'complete' : 'failed';
 }
 
 /** Exit status of criu lazy-pages as the guard saw it; undefined when nobody saw it. */

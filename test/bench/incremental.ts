@@ -6,6 +6,7 @@ import type { TestAgent } from '../support/agent.ts';
 import { changePages, heapArgs, heapReady } from '../support/workloads/heap.ts';
 import { unpackTree } from '../support/workloads/files.ts';
 import { median, settle, timed } from './measure.ts';
+import type { Measured, Part } from './part.ts';
 import { startRunc } from './systems/plain.ts';
 import type { Target } from './targets.ts';
 
@@ -21,7 +22,7 @@ interface Case {
   change(pid: number): Promise<number>;
 }
 
-export interface IncrementalRun {
+interface IncrementalRun {
   readonly firstMs: number;
   readonly firstBytes: number;
   readonly secondMs: number;
@@ -44,7 +45,9 @@ const cases: readonly Case[] = [
   },
 ];
 
-export async function measureIncremental(runs: number, say: (line: string) => void): Promise<{ readonly results: readonly { readonly name: string; readonly runs: readonly IncrementalRun[] }[]; readonly targets: Target[]; readonly table: string }> {
+export const incremental: Part = { name: 'incremental', measure: measureIncremental };
+
+async function measureIncremental(runs: number, say: (line: string) => void): Promise<Measured> {
   const results: { name: string; runs: IncrementalRun[] }[] = cases.map(({ name }) => ({ name, runs: [] }));
   const home = makeHome();
   const agent = await startAgent(home, { STASIS_STAGING_SIZE: '4G' });

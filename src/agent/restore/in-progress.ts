@@ -67,7 +67,7 @@ export class RestoreInProgress implements AsyncDisposable {
     await using undo = new AsyncDisposableStack();
     const staging = undo.use(await agent.staging.open(operation.id));
     const images = plan.saved.images;
-    operation.expectBytes(plan.reader.summary.bytes.raw);
+    operation.expectBytes(plan.reader.summary.bytes.raw - images.pagesBytes + eagerBytes(agent, plan));
     await staging.require((eagerBytes(agent, plan) + images.metadataBytes) * MEMORY_MARGIN, { signal });
     const container = containerDirectory(agent, plan.id);
     undo.defer(async () => agent.journal.remove(operation.id));

@@ -27,6 +27,7 @@ while True:
     for n in range(total):
         for m in range(stride if hot else 0):
             look((n * 7 + m) % hot)
+            if m % 16 == 0: print('.', flush=True)
         look((n * 101) % total)
         looks += 1
         if looks % 4 == 0: print(looks, flush=True)
