@@ -33,6 +33,7 @@ export const errorTable = {
   RESTORE_FAILED: { grpc: 9, exit: 19, retry: false },
   RESTORE_INCOMPATIBLE: { grpc: 9, exit: 19, retry: false },
   RUNTIME_FAILED: { grpc: 13, exit: 19, retry: false },
+  WRITER_FENCED: { grpc: 10, exit: 20, retry: true },
   STORE_UNAVAILABLE: { grpc: 14, exit: 20, retry: true },
   STORE_READ_ONLY: { grpc: 9, exit: 20, retry: false },
   OBJECT_CORRUPT: { grpc: 15, exit: 30, retry: false },

@@ -1,5 +1,6 @@
 /** The repository: who opens what in which order. The work is done by writer, reader, verify and garbage. */
 import type { Clock } from '../core/clock.ts';
+import { createHash, randomBytes } from 'node:crypto';
 import { isStasisError, StasisError } from '../core/errors.ts';
 import type { CheckpointId, LineageId } from '../core/ids.ts';
 import { newLineageId } from '../core/ids.ts';
@@ -8,20 +9,21 @@ import { loadSodium } from './crypto/sodium.ts';
 import type { SodiumChoice } from './crypto/sodium.ts';
 import type { Sodium } from './crypto/port.ts';
 import { cipherByName } from './format/algorithms.ts';
-import { writerName } from './format/names.ts';
-import { encodeWriterMark } from './format/writer-mark.ts';
 import { Garbage } from './garbage.ts';
 import type { KeyProvider } from './keys.ts';
 import { Lineages } from './lineages.ts';
+import { StoreMaintenance } from './maintenance.ts';
 import { Manifests } from './manifests.ts';
 import type { LineageCache, OpenManifest } from './manifests.ts';
 import { Ancestor } from './ancestor.ts';
+import { Marks } from './marks.ts';
 import { ChunkPlaces } from './places.ts';
 import { Reader } from './reader.ts';
 import { StagePool } from './stage/pool.ts';
 import type { Store } from './store/store.ts';
+import { Sweeper } from './sweeper.ts';
 import { hex, Trust } from './trust.ts';
-import type { CheckpointReader, CheckpointSummary, CheckpointWriter, Repository, VerifyReport } from './types.ts';
+import type { CheckpointReader, CheckpointSummary, CheckpointWriter, Maintenance, Repository, VerifyReport } from './types.ts';
 import { verifyCheckpoint } from './verify.ts';
 import { Writer } from './writer.ts';
 
@@ -35,6 +37,10 @@ export interface RepositoryOptions {
   readonly memoryBytes?: number;
   /** Hexadecimal Ed25519 public keys that are trusted beside the node's own. */
   readonly trustedSigners?: readonly string[];
+  /** A name of this agent that stays the same over restarts: marks of its former life are its own. Random unless told. */
+  readonly owner?: string;
+  /** How long a writer, reader or sweeper must have been silent before prune gives it up for dead; 12 hours unless told. */
+  readonly graceMs?: number;
   /** For tests and for machines without the addon. */
   readonly sodium?: SodiumChoice;
 }
@@ -47,6 +53,7 @@ interface Options {
 const DEFAULT_MEMORY_BYTES = 64 * MiB;
 /** How many checkpoints' lineages are remembered; they never change. */
 const REMEMBERED = 10_000;
+const DEFAULT_GRACE_MS = 12 * 3_600_000;
 
 /** Starts the stage workers, so that the first checkpoint does not wait for them. */
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
@@ -64,10 +71,12 @@ class StoreRepository implements Repository {
   readonly #pool: StagePool;
   readonly #lineages: Lineages;
   readonly #manifests: Manifests;
+  readonly #marks: Marks;
   readonly #garbage: Garbage;
+  readonly maintenance: Maintenance;
   readonly #lineageOf = new Map<CheckpointId, LineageId>();
 
-  constructor({ store, keys, clock, trustedSigners = [] }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
+  constructor({ store, keys, clock, trustedSigners = [], owner = randomBytes(16).toString('hex'), graceMs = DEFAULT_GRACE_MS }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
     const trust = new Trust(sodium, [hex(keys.signer), ...trustedSigners]);
     this.#store = store;
     this.#clock = clock;
@@ -75,26 +84,32 @@ class StoreRepository implements Repository {
     this.#pool = pool;
     this.#lineages = new Lineages(store, keys, sodium, trust);
     this.#manifests = new Manifests(store, keys, sodium, trust, this.#lineages);
-    this.#garbage = new Garbage(store, this.#manifests);
+    this.#marks = new Marks(store);
+    const ownerId = createHash('sha256').update(owner).digest('hex').slice(0, 20) as CheckpointId;
+    const sweeper = new Sweeper({ store, manifests: this.#manifests, marks: this.#marks, clock, owner: ownerId, graceMs });
+    this.#garbage = new Garbage(store, this.#manifests, this.#marks, sweeper);
+    const parts = { store, manifests: this.#manifests, marks: this.#marks, sweeper, garbage: this.#garbage, graceMs };
+    this.maintenance = new StoreMaintenance(parts, ownerId, (id, options) => this.verify(id, options));
   }
 
   async begin({ id, lineage, cipher = 'xchacha20-poly1305' }: { id: CheckpointId; lineage: LineageId | undefined; cipher?: string }, { signal }: Options): Promise<CheckpointWriter> {
     const cipherId = cipherByName(cipher);
     if (await this.#manifests.exists(id, { signal })) throw new StasisError('CHECKPOINT_IN_USE', `checkpoint ${id} is there already`, { hint: 'every checkpoint needs an id of its own' });
-    const common = { id, cipher: cipherId, store: this.#store, manifests: this.#manifests, pool: this.#pool, clock: this.#clock };
-    if (lineage === undefined) return new Writer({ ...common, lineage: await this.#lineages.create(newLineageId()), ancestor: undefined, places: new ChunkPlaces(this.#pool.indexes.take()) });
-    const open = await this.#lineages.open(lineage, { signal });
-    const mark = writerName(lineage, id);
-    await this.#store.put(mark, [encodeWriterMark(lineage, id)], { signal });
+    const wanted = lineage ?? newLineageId();
+    // Before anything is read or written: whoever deletes sees either this mark or the manifest that ends it.
+    const mark = await this.#marks.set(wanted, id, 'write', { signal });
+    const common = { id, mark, cipher: cipherId, store: this.#store, manifests: this.#manifests, marks: this.#marks, garbage: this.#garbage, pool: this.#pool, clock: this.#clock };
     const places = new ChunkPlaces(this.#pool.indexes.take());
     try {
+      if (lineage === undefined) return new Writer({ ...common, lineage: await this.#lineages.create(wanted), ancestor: undefined, places });
+      const open = await this.#lineages.open(lineage, { signal });
       const base = await this.#newest(lineage, { signal });
       // Chunks of another cipher cannot stand in one checkpoint with these.
       const ancestor = base?.cipher === cipherId ? await Ancestor.open(base, places, { store: this.#store, pool: this.#pool, sodium: this.#sodium, signal }) : undefined;
       return new Writer({ ...common, lineage: open, ancestor, places });
     } catch (error) {
       this.#pool.indexes.give(places.shared);
-      await this.#store.delete(mark, { signal: undefined }).catch(() => undefined);
+      await this.#marks.remove(mark, { signal: undefined }).catch(() => undefined);
       throw error;
     }
   }
@@ -144,17 +159,24 @@ class StoreRepository implements Repository {
     return this.#pool.close();
   }
 
-  /** The newest checkpoint of a lineage that can be read. One that cannot only costs the chance to reuse its chunks. */
+  /**
+   * The newest checkpoint of a lineage that can be read. One that cannot only costs the chance to reuse its chunks. A lineage
+   * without any has ended: its key may be on its way out, so nobody brings it back to life (KEY_MISSING).
+   */
   async #newest(lineage: LineageId, { signal }: Options): Promise<OpenManifest | undefined> {
     const ids = await Array.fromAsync(this.#manifests.ids({ signal }));
+    let alive = false;
     for (const id of ids.reverse()) {
       try {
-        if ((await this.#lineage(id, { signal })) === lineage) return await this.#manifests.open(id, { signal });
+        if ((await this.#lineage(id, { signal })) !== lineage) continue;
+        return await this.#manifests.open(id, { signal });
       } catch (error) {
         if (!isStasisError(error) || error.code === 'STORE_UNAVAILABLE') throw error;
+        alive ||= error.code !== 'CHECKPOINT_NOT_FOUND' && error.code !== 'OBJECT_MISSING';
       }
     }
-    return undefined;
+    if (alive) return undefined;
+    throw new StasisError('KEY_MISSING', `lineage ${lineage} has no checkpoints any more`, { hint: 'it ended with its last checkpoint; begin a new one' });
   }
 
   async #lineage(id: CheckpointId, { signal }: Options): Promise<LineageId> {

@@ -97,7 +97,73 @@ export interface VerifyReport {
   readonly problems: readonly { readonly object: string; readonly code: string; readonly message: string }[];
 }
 
+export interface PruneReport {
+  /** Packs without a checkpoint that were removed (with dryRun: would be looked at), and their bytes. */
+  readonly packs: number;
+  readonly bytes: number;
+  /** Lineage keys that were removed because their last checkpoint is gone. */
+  readonly keys: number;
+  /** Agents that seem dead and were fenced; what they left goes with a prune that comes `grace` later. */
+  readonly fenced: number;
+  /** Marks of the dead that were removed. */
+  readonly marks: number;
+  /** Manifests of writers that woke up too late and died before they took them back. */
+  readonly manifests: number;
+  /** What seems to be garbage and had to stay: somebody is at work there, or it cannot be read with the keys at hand. */
+  readonly kept: readonly { readonly lineage: string; readonly packs: number; readonly bytes: number; readonly reason: 'in use' | 'unreadable' }[];
+}
+
+export interface RepositoryStats {
+  readonly checkpoints: number;
+  readonly lineages: number;
+  readonly pins: number;
+  readonly packs: number;
+  /** Of all objects. */
+  readonly bytes: number;
+  readonly packBytes: number;
+  /** Of packs whose writer has no manifest: of writers at work, or garbage. */
+  readonly loose: { readonly packs: number; readonly bytes: number };
+  /** Sums over the checkpoints that can be read here. */
+  readonly saved: ByteCounts;
+  /** Checkpoints that cannot be read here: damaged, or for other keys. */
+  readonly unreadable: number;
+}
+
+export interface CheckReport {
+  readonly checkpoints: number;
+  /** Checkpoints whose seal this node has no key for: only signature and names were checked. */
+  readonly sealed: number;
+  readonly objects: number;
+  readonly bytes: number;
+  readonly problems: readonly { readonly object: string; readonly code: string; readonly message: string }[];
+}
+
+export interface Pin {
+  readonly checkpoint: CheckpointId;
+  readonly by: string;
+  readonly reason: string;
+  readonly atMs: number;
+}
+
+/** Care for the repository as a whole. */
+export interface Maintenance {
+  /** Removes what nobody needs; safe beside writers and readers, see docs/FORMAT.md, "Marks". */
+  prune(options: { signal: AbortSignal | undefined; dryRun: boolean; onLineage?: (done: number, total: number) => void }): Promise<PruneReport>;
+  stats(options: { signal: AbortSignal | undefined }): Promise<RepositoryStats>;
+  /** Is everything there that the manifests name, and as long as it should be? With readData every byte is read. */
+  check(options: { signal: AbortSignal | undefined; readData: boolean; onCheckpoint?: (done: number, total: number) => void }): Promise<CheckReport>;
+  /** Keeps the packs of a lineage while a checkpoint is read, whoever deletes it. Throws CHECKPOINT_NOT_FOUND. */
+  hold(id: CheckpointId, options: { signal: AbortSignal | undefined }): Promise<AsyncDisposable>;
+  /** Durable, beside the manifest. Throws CHECKPOINT_NOT_FOUND. */
+  pin(pin: Pin, options: { signal: AbortSignal | undefined }): Promise<void>;
+  unpin(id: CheckpointId, options: { signal: AbortSignal | undefined }): Promise<void>;
+  pins(options: { signal: AbortSignal | undefined }): Promise<Pin[]>;
+  /** At the start, before anything else: removes the marks that this owner's former life left on readers and sweepers. */
+  releaseOwn(options: { signal: AbortSignal | undefined }): Promise<void>;
+}
+
 export interface Repository {
+  readonly maintenance: Maintenance;
   begin(options: {
     id: CheckpointId;
     /** Continue this lineage (its key is unwrapped); a new one is made when absent. */

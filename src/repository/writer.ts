@@ -6,7 +6,9 @@ import type { CheckpointId, LineageId } from '../core/ids.ts';
 import type { CipherId } from './format/algorithms.ts';
 import { isBlobName } from './format/body.ts';
 import { MAX_BLOBS } from './format/limits.ts';
-import { lineageName, manifestName, packName, packsOf, writerName } from './format/names.ts';
+import { lineageName, packName, packsOf } from './format/names.ts';
+import type { Garbage } from './garbage.ts';
+import type { Marks } from './marks.ts';
 import { SegmentList, ZERO } from './format/segments.ts';
 import type { NewLineage, OpenLineage } from './lineages.ts';
 import type { Ancestor } from './ancestor.ts';
@@ -37,6 +39,10 @@ export interface WriterOptions {
   readonly places: ChunkPlaces;
   readonly store: Store;
   readonly manifests: Manifests;
+  readonly marks: Marks;
+  /** The name of this writer's mark, which is set. */
+  readonly mark: string;
+  readonly garbage: Garbage;
   readonly pool: StagePool;
   readonly clock: Clock;
 }
@@ -138,7 +144,7 @@ export class Writer implements CheckpointWriter {
   async commit(description: Description, { signal }: { signal: AbortSignal | undefined }): Promise<CheckpointSummary> {
     invariant(this.#state === 'open', `the writer is ${this.#state}`);
     this.#state = 'committing';
-    const { store, manifests, clock, cipher, lineage } = this.#options;
+    const { store, manifests, marks, mark, clock, cipher, lineage } = this.#options;
     await this.#flushSmall(signal);
     await Promise.all(this.#inFlight);
     await this.#writePages(signal);
@@ -146,11 +152,15 @@ export class Writer implements CheckpointWriter {
     if ('object' in lineage) await store.put(lineageName(this.lineage), lineage.object, { signal });
     const tables = this.#places.tables(this.#blobs);
     const summary = { bytes: this.bytes(), description };
+    // A writer that stood still for long may have been given up for dead, and what it wrote or relied on removed. Before the
+    // manifest this ends it without a trace; behind it catches a pause between the two, and abort() takes the manifest back.
+    await marks.requireHeld(mark, { signal });
     const result = await manifests.write({ checkpoint: this.id, cipher, lineage, createdMs: clock.now(), summary, tables }, { signal });
+    await marks.requireHeld(mark, { signal });
     this.#state = 'committed';
     await this.#end();
-    // A mark that stays behind harms nobody: beside its manifest it means nothing, and delete() takes it along.
-    if (!('object' in lineage)) await store.delete(writerName(this.lineage, this.id), { signal: undefined }).catch(() => undefined);
+    // A mark that stays behind only keeps garbage: delete() takes it along, or prune.
+    await marks.remove(mark, { signal: undefined }).catch(() => undefined);
     return result;
   }
 
@@ -169,13 +179,12 @@ export class Writer implements CheckpointWriter {
   }
 
   async #remove(attempted: boolean): Promise<void> {
-    const { store, lineage } = this.#options;
+    const { store, marks, mark, garbage } = this.#options;
     const signal = undefined;
-    // First, and the rest only if it worked: a put that failed may have put it there all the same.
-    if (attempted) await store.delete(manifestName(this.id), { signal });
+    // A put that failed may have put it there all the same, and others may rely on it by now.
+    if (attempted) return garbage.takeBack(this.id, this.lineage, { signal });
     for await (const { name } of store.list(packsOf(this.id), { signal })) await store.delete(name, { signal });
-    if (!('object' in lineage)) await store.delete(writerName(this.lineage, this.id), { signal });
-    else if (attempted) await store.delete(lineageName(this.lineage), { signal });
+    await marks.remove(mark, { signal });
   }
 
   #blob(name: string): SegmentList {

@@ -48,7 +48,7 @@ for (const [name, scenario] of Object.entries(scenarios)) {
         assert.ok(n < 100, 'the scenario ends');
         const store = await clone(pristine);
         const faulty = new FaultyStore(store, n, how);
-        const repository = await openRepository({ store: faulty, keys, clock: systemClock, workers: n % 3 === 0 ? 2 : 1 });
+        const repository = await openRepository({ store: faulty, keys, owner: 'the one agent', clock: systemClock, workers: n % 3 === 0 ? 2 : 1 });
         const id = nextId();
         const error: unknown = await scenario(repository, first, id).then(
           () => undefined,
@@ -82,7 +82,7 @@ for (const how of [{ dead: false }, { dead: true }]) {
     for (let n = 1; ; n += 1) {
       const store = await clone(pristine);
       const faulty = new FaultyStore(store, n, how);
-      const repository = await openRepository({ store: faulty, keys, clock: systemClock, workers: 1 });
+      const repository = await openRepository({ store: faulty, keys, owner: 'the one agent', clock: systemClock, workers: 1 });
       const code = await failure(repository.delete(first.id, anySignal));
       assert.ok(['none', 'STORE_UNAVAILABLE'].includes(code), code);
       await repository.close();
@@ -97,7 +97,7 @@ void test('a full store: NO_SPACE, and after abort nothing of it is left', async
   const before = [...store.objects.keys()];
   for (let n = 1; n < 12; n += 1) {
     const faulty = new FaultyStore(store, n, { code: 'NO_SPACE' });
-    const repository = await openRepository({ store: faulty, keys, clock: systemClock, workers: 2 });
+    const repository = await openRepository({ store: faulty, keys, owner: 'the one agent', clock: systemClock, workers: 2 });
     const id = nextId();
     const code = await failure(save(repository, { bytes: changed, lineage: first.lineage, id }));
     await repository.close();
@@ -112,7 +112,8 @@ void test('a full store: NO_SPACE, and after abort nothing of it is left', async
 });
 
 void test('a put that fails stops the append: nothing more is read for a checkpoint that cannot be', async () => {
-  const store = new FaultyStore(new MemoryStore(), 2, { dead: true });
+  // After the look whether the id is free, and the writer's mark.
+  const store = new FaultyStore(new MemoryStore(), 3, { dead: true });
   await withRepository({ store, keys }, async (repository) => {
     const writer = await repository.begin({ id: nextId(), lineage: undefined }, anySignal);
     let read = 0;
@@ -162,7 +163,7 @@ void test('reading: store call n fails, for all n', async () => {
   const { store, first } = await prepared();
   for (let n = 1; ; n += 1) {
     const faulty = new FaultyStore(store, n, {});
-    const repository = await openRepository({ store: faulty, keys, clock: systemClock, workers: 2 });
+    const repository = await openRepository({ store: faulty, keys, owner: 'the one agent', clock: systemClock, workers: 2 });
     const [read, verified] = [await failure(load(repository, first.id)), await repository.verify(first.id, anySignal).catch((error: unknown) => error)];
     await repository.close();
     assert.ok(['none', 'STORE_UNAVAILABLE'].includes(read), read);

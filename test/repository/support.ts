@@ -40,7 +40,7 @@ export function nextId(): CheckpointId {
 /** A repository for one test; closed at its end. */
 export async function withRepository<T>(options: Partial<RepositoryOptions>, use: (repository: Repository, store: Store) => Promise<T>): Promise<T> {
   const store = options.store ?? new MemoryStore();
-  const repository = await openRepository({ keys: testKeys(), clock: systemClock, workers: 2, ...options, store });
+  const repository = await openRepository({ keys: testKeys(), clock: systemClock, workers: 2, owner: 'the one agent', ...options, store });
   try {
     return await use(repository, store);
   } finally {

@@ -4,28 +4,53 @@ import { parseCheckpointId, parseLineageId } from '../../core/ids.ts';
 
 export const MANIFESTS = 'manifests/';
 export const PACKS = 'packs/';
+export const LINEAGES = 'lineages/';
 export const WRITERS = 'writers/';
+export const PINS = 'pins/';
 
 export const manifestName = (id: CheckpointId): string => `${MANIFESTS}${id}`;
-export const lineageName = (id: LineageId): string => `lineages/${id}`;
+export const lineageName = (id: LineageId): string => `${LINEAGES}${id}`;
+export const pinName = (id: CheckpointId): string => `${PINS}${id}`;
 export const packsOf = (id: CheckpointId): string => `${PACKS}${id}-`;
 export const packName = (id: string, digits: string): string => `${PACKS}${id}-${digits}`;
 export const writersOf = (lineage: LineageId): string => `${WRITERS}${lineage}-`;
-export const writerName = (lineage: LineageId, id: CheckpointId): string => `${WRITERS}${lineage}-${id}`;
 
 /** The checkpoint whose manifest has this name; throws USAGE for a stray file. */
 export function checkpointOfManifest(name: string): CheckpointId {
   return parseCheckpointId(name.slice(MANIFESTS.length));
 }
 
-/** Lineage and checkpoint of a writer mark, undefined for a stray file. */
-export function parseWriterName(name: string): { lineage: LineageId; checkpoint: CheckpointId } | undefined {
-  const match = /^writers\/([0-9a-f]{32})-([0-9a-z]{20})$/.exec(name);
-  if (match === null) return undefined;
-  return { lineage: parseLineageId(match[1] ?? ''), checkpoint: parseCheckpointId(match[2] ?? '') };
+/** What the holder of a mark does: it writes a checkpoint, reads one, or removes what nobody needs. */
+export type MarkKind = 'write' | 'read' | 'sweep';
+
+export interface MarkName {
+  readonly lineage: LineageId;
+  /** The checkpoint that is written; of readers and sweepers: who they are. */
+  readonly holder: CheckpointId;
+  readonly kind: MarkKind;
+  /** This is not the mark but the fence beside it. */
+  readonly fence: boolean;
 }
 
-const pattern = /^(?:packs|manifests|lineages|writers)\/[a-z0-9][a-z0-9._-]{0,200}$/;
+const suffixes: Readonly<Record<MarkKind, string>> = { write: '', read: '.read', sweep: '.sweep' };
+
+export const markName = (lineage: LineageId, holder: CheckpointId, kind: MarkKind): string => `${WRITERS}${lineage}-${holder}${suffixes[kind]}`;
+export const fenceName = (mark: string): string => `${mark}.fenced`;
+
+/** Undefined for a stray file. */
+export function parseMarkName(name: string): MarkName | undefined {
+  const match = /^writers\/([0-9a-f]{32})-([0-9a-hjkmnp-tv-z]{20})(?:\.(read|sweep))?(\.fenced)?$/.exec(name);
+  if (match === null) return undefined;
+  return { lineage: parseLineageId(match[1] ?? ''), holder: parseCheckpointId(match[2] ?? ''), kind: (match[3] ?? 'write') as MarkKind, fence: match[4] !== undefined };
+}
+
+/** The checkpoint whose writer made a pack of this name; undefined for a stray file. */
+export function checkpointOfPack(name: string): CheckpointId | undefined {
+  const id = /^packs\/([0-9a-hjkmnp-tv-z]{20})-[0-9a-f]{16}$/.exec(name)?.[1];
+  return id === undefined ? undefined : parseCheckpointId(id);
+}
+
+const pattern = /^(?:packs|manifests|lineages|writers|pins)\/[a-z0-9][a-z0-9._-]{0,200}$/;
 
 /** True for a name that a store may turn into a path: one directory, one plain name. */
 export function isObjectName(name: string): boolean {
@@ -33,5 +58,5 @@ export function isObjectName(name: string): boolean {
 }
 
 export function isObjectPrefix(prefix: string): boolean {
-  return /^(?:packs|manifests|lineages|writers)\/[a-z0-9._-]{0,200}$/.test(prefix);
+  return /^(?:packs|manifests|lineages|writers|pins)\/[a-z0-9._-]{0,200}$/.test(prefix);
 }

@@ -13,7 +13,7 @@ import { DirectoryWriter } from './directory-writer.ts';
 import { storeError, tooShort } from './errors.ts';
 import type { ObjectInfo, Store } from './store.ts';
 
-const FOLDERS = ['packs', 'manifests', 'lineages', 'writers'] as const;
+const FOLDERS = ['packs', 'manifests', 'lineages', 'writers', 'pins'] as const;
 
 export interface DirectoryStore extends Store {
   /** Gives up the claim on temporary files. The objects stay. */

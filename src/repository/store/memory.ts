@@ -7,9 +7,19 @@ import type { ObjectInfo, Store } from './store.ts';
 export class MemoryStore implements Store {
   readonly description = 'memory';
   readonly objects: Map<string, Buffer> = new Map<string, Buffer>();
+  readonly #modified = new Map<string, number>();
+  readonly #now: () => number;
+
+  /** `now`: the store's own clock, which stamps the objects. */
+  constructor(now: () => number = () => 0) {
+    this.#now = now;
+  }
 
   put(name: string, parts: readonly Uint8Array[], { signal }: { signal: AbortSignal | undefined }): Promise<void> {
-    return this.#run(name, signal, () => void this.objects.set(name, Buffer.concat(parts)));
+    return this.#run(name, signal, () => {
+      this.objects.set(name, Buffer.concat(parts));
+      this.#modified.set(name, this.#now());
+    });
   }
 
   get(name: string, range: { offset: number; length: number } | undefined, { signal, into }: { signal: AbortSignal | undefined; into?: Uint8Array }): Promise<Uint8Array> {
@@ -26,7 +36,7 @@ export class MemoryStore implements Store {
   head(name: string, { signal }: { signal: AbortSignal | undefined }): Promise<ObjectInfo | undefined> {
     return this.#run(name, signal, () => {
       const size = this.objects.get(name)?.length;
-      return size === undefined ? undefined : { name, size, modifiedMs: 0 };
+      return size === undefined ? undefined : { name, size, modifiedMs: this.#modified.get(name) ?? 0 };
     });
   }
 

@@ -1,0 +1,213 @@
+/**
+ * Prune: finds what crashed, paused and forgotten agents left, and removes it when that is safe. A first prune fences those
+ * that seem dead, a later one, `grace` after it, removes what they left: so nothing orphaned survives two prunes.
+ */
+import type { CheckpointId, LineageId } from '../core/ids.ts';
+import { isStasisError } from '../core/errors.ts';
+import { packObject } from './format/body.ts';
+import { checkpointOfPack, lineageName, LINEAGES, manifestName, PACKS, packsOf } from './format/names.ts';
+import type { Garbage } from './garbage.ts';
+import type { Manifests } from './manifests.ts';
+import type { Mark, Marks } from './marks.ts';
+import type { ObjectInfo, Store } from './store/store.ts';
+import type { Sweeper, SweeperTurn, Swept } from './sweeper.ts';
+import { isAboutObject } from './sweeper.ts';
+import type { PruneReport } from './types.ts';
+
+interface Options {
+  readonly signal: AbortSignal | undefined;
+}
+
+export interface PruneParts {
+  readonly store: Store;
+  readonly manifests: Manifests;
+  readonly marks: Marks;
+  readonly sweeper: Sweeper;
+  readonly garbage: Garbage;
+  readonly graceMs: number;
+}
+
+/** A fence without a mark is kept for this many graces: a writer that slept longer would not be recognised by it. */
+const FENCE_GRACES = 10;
+
+/** What a lineage has that may have to go. */
+interface Suspect {
+  readonly orphans: ObjectInfo[];
+  readonly marks: Mark[];
+}
+
+export interface Survey {
+  /** Packs whose writer has no manifest, marks, and a key without checkpoints, by lineage. */
+  readonly suspects: ReadonlyMap<LineageId, Suspect>;
+  /** Packs that do not even tell their lineage. */
+  readonly strangers: readonly ObjectInfo[];
+}
+
+/** Packs first, then marks, then manifests: the order of a writer. What is seen first without what comes later is an orphan. */
+export async function survey({ store, marks, manifests, garbage }: PruneParts, { signal }: Options): Promise<Survey> {
+  const packs = Map.groupBy(await Array.fromAsync(store.list(PACKS, { signal })), ({ name }) => checkpointOfPack(name));
+  const keys = new Set((await Array.fromAsync(store.list(LINEAGES, { signal }))).map(({ name }) => name));
+  const allMarks = await marks.list(undefined, { signal });
+  const complete = new Set<CheckpointId>();
+  const living = new Set<string>();
+  for await (const id of manifests.ids({ signal })) {
+    complete.add(id);
+    const lineage = await ofManifest(manifests, id, { signal });
+    if (lineage !== undefined) living.add(lineageName(lineage));
+  }
+  const suspects = new Map<LineageId, Suspect>();
+  const of = (lineage: LineageId): Suspect => {
+    const suspect = suspects.get(lineage) ?? { orphans: [], marks: [] };
+    suspects.set(lineage, suspect);
+    return suspect;
+  };
+  const strangers: ObjectInfo[] = [];
+  for (const mark of allMarks) of(mark.lineage).marks.push(mark);
+  for (const [checkpoint, group] of packs) {
+    if (checkpoint === undefined || complete.has(checkpoint)) continue;
+    const lineage = allMarks.find(({ holder, kind }) => kind === 'write' && holder === checkpoint)?.lineage ?? (await garbage.lineageOfPacks(group.map(({ name }) => name), { signal }));
+    if (lineage === undefined) strangers.push(...group);
+    else of(lineage).orphans.push(...group);
+  }
+  for (const key of keys) if (!living.has(key) && /^lineages\/[0-9a-f]{32}$/.test(key)) of(key.slice(LINEAGES.length) as LineageId);
+  return { suspects, strangers };
+}
+
+async function ofManifest(manifests: Manifests, id: CheckpointId, options: Options): Promise<LineageId | undefined> {
+  try {
+    return await manifests.lineageOf(id, options);
+  } catch (error) {
+    if (isAboutObject(error)) return undefined;
+    throw error;
+  }
+}
+
+export async function prune(parts: PruneParts, { signal, dryRun, onLineage }: Options & { dryRun: boolean; onLineage?: (done: number, total: number) => void }): Promise<PruneReport> {
+  const { suspects, strangers } = await survey(parts, { signal });
+  const report = { packs: 0, bytes: 0, keys: 0, fenced: 0, marks: 0, manifests: 0, kept: [] as PruneReport['kept'][number][] };
+  let done = 0;
+  for (const [lineage, suspect] of suspects) {
+    if (dryRun) {
+      report.packs += suspect.orphans.length;
+      report.bytes += sum(suspect.orphans);
+    } else {
+      await new LineagePrune(parts, lineage, suspect, report).run({ signal });
+    }
+    done += 1;
+    onLineage?.(done, suspects.size);
+  }
+  if (strangers.length > 0) report.kept.push({ lineage: '', packs: strangers.length, bytes: sum(strangers), reason: 'unreadable' });
+  return report;
+}
+
+const sum = (objects: readonly ObjectInfo[]): number => objects.reduce((total, { size }) => total + size, 0);
+
+type Counts = { -readonly [Key in Exclude<keyof PruneReport, 'kept'>]: PruneReport[Key] } & { kept: PruneReport['kept'][number][] };
+
+class LineagePrune {
+  readonly #parts: PruneParts;
+  readonly #lineage: LineageId;
+  readonly #suspect: Suspect;
+  readonly #report: Counts;
+
+  constructor(parts: PruneParts, lineage: LineageId, suspect: Suspect, report: Counts) {
+    this.#parts = parts;
+    this.#lineage = lineage;
+    this.#suspect = suspect;
+    this.#report = report;
+  }
+
+  async run({ signal }: Options): Promise<void> {
+    try {
+      await this.#parts.sweeper.exclusive(this.#lineage, { signal, first: (turn) => this.#fence(turn, { signal }) }, (turn) => this.#exclusive(turn, { signal }));
+    } catch (error) {
+      // Somebody else is at it, or thought that we were dead: the next prune will see.
+      if (!isStasisError(error, 'CHECKPOINT_IN_USE') && !isStasisError(error, 'WRITER_FENCED')) throw error;
+      this.#kept('in use');
+    }
+  }
+
+  async #exclusive(turn: SweeperTurn, { signal }: Options): Promise<void> {
+    const { marks, nowMs } = await turn.look({ signal });
+    const dead: Mark[] = [];
+    for (const mark of marks) {
+      if (await this.#judge(turn, mark, nowMs, { signal })) dead.push(mark);
+    }
+    const swept = await turn.sweep(this.#suspect.orphans.map(({ name }) => name), { own: undefined, signal });
+    this.#count(swept);
+    if (swept.kept === 'in use') return;
+    for (const mark of dead) await this.#bury(mark, nowMs, { signal });
+  }
+
+  /** Fences those that seem dead, for the next prune. It can do no harm: one that lives gives up by itself, and says so. */
+  async #fence(turn: SweeperTurn, { signal }: Options): Promise<void> {
+    const { marks, graceMs } = this.#parts;
+    const { marks: all, nowMs } = await turn.look({ signal });
+    for (const mark of all) {
+      if (mark.fencedMs !== undefined || mark.setMs === undefined || nowMs - mark.setMs < graceMs) continue;
+      await marks.fence(mark, { signal });
+      this.#report.fenced += 1;
+    }
+  }
+
+  /** Whether its holder is dead for good. */
+  async #judge(turn: SweeperTurn, mark: Mark, nowMs: number, { signal }: Options): Promise<boolean> {
+    if (!turn.isDead(mark, nowMs)) return false;
+    if (mark.kind === 'write' && (await this.#parts.manifests.exists(mark.holder, { signal }))) await this.#late(turn, mark, { signal });
+    return true;
+  }
+
+  /** A manifest beside a fence: written before the fence, or by a writer that woke up too late and died before it took it back. */
+  async #late(turn: SweeperTurn, { name, holder }: Mark, { signal }: Options): Promise<void> {
+    if (await this.#isWhole(holder, { signal })) {
+      // The mark first: a fence without it still stops a writer that is about to wake up.
+      await this.#parts.marks.remove(name, { signal });
+      await this.#parts.marks.unfence(name, { signal });
+      return;
+    }
+    await turn.requireHeld({ signal });
+    await this.#parts.store.delete(manifestName(holder), { signal });
+    this.#report.manifests += 1;
+    const known = new Set(this.#suspect.orphans.map(({ name }) => name));
+    for await (const pack of this.#parts.store.list(packsOf(holder), { signal })) if (!known.has(pack.name)) this.#suspect.orphans.push(pack);
+  }
+
+  /** True, too, when it cannot be told. */
+  async #isWhole(id: CheckpointId, { signal }: Options): Promise<boolean> {
+    const { manifests, store } = this.#parts;
+    try {
+      const { tables } = await manifests.open(id, { signal });
+      for (const pack of tables.packs) if ((await store.head(packObject(pack), { signal })) === undefined) return false;
+      return true;
+    } catch (error) {
+      if (isStasisError(error, 'KEY_MISSING')) return false;
+      if (isAboutObject(error)) return true;
+      throw error;
+    }
+  }
+
+  /** The fence outlives the mark, for whoever wakes up very late. */
+  async #bury(mark: Mark, nowMs: number, { signal }: Options): Promise<void> {
+    const { marks, graceMs } = this.#parts;
+    if (mark.setMs !== undefined) {
+      await marks.remove(mark.name, { signal });
+      this.#report.marks += 1;
+    } else if (mark.fencedMs !== undefined && nowMs - mark.fencedMs >= FENCE_GRACES * graceMs) {
+      await marks.unfence(mark.name, { signal });
+    }
+  }
+
+  #count({ removed, kept }: Swept): void {
+    const gone = new Set(removed);
+    const packs = this.#suspect.orphans.filter(({ name }) => gone.has(name));
+    this.#report.packs += packs.length;
+    this.#report.bytes += sum(packs);
+    this.#report.keys += removed.filter((name) => name.startsWith(LINEAGES)).length;
+    if (kept !== undefined) this.#kept(kept);
+  }
+
+  #kept(reason: 'in use' | 'unreadable'): void {
+    const { orphans } = this.#suspect;
+    if (orphans.length > 0) this.#report.kept.push({ lineage: this.#lineage, packs: orphans.length, bytes: sum(orphans), reason });
+  }
+}
