@@ -11,6 +11,8 @@ import type { Journal } from './journal.ts';
 import type { Lineages } from './lineages.ts';
 import type { TreeMemories } from './tree-memories.ts';
 import type { Operations } from './operations.ts';
+import type { RetentionRule } from './retention/policy.ts';
+import type { Quota } from './retention/quota.ts';
 import type { WorkingSets } from './working-sets.ts';
 
 export interface AgentSettings {
@@ -27,6 +29,9 @@ export interface AgentSettings {
   readonly ghostLimitBytes: number;
   readonly cipher: string;
   readonly parallel: number;
+  /** 0 for none. */
+  readonly quotaBytes: number;
+  readonly retention: readonly RetentionRule[];
   /** Program of criu. */
   readonly criu: string;
   readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly lazyHook: string; readonly networkHook: string };
@@ -38,6 +43,7 @@ export interface AgentContext {
   readonly log: Logger;
   readonly failpoints: Failpoints;
   readonly repository: Repository;
+  readonly quota: Quota;
   readonly staging: Staging;
   readonly treeThreads: TreeThreads;
   readonly toolchain: Toolchain;

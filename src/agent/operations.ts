@@ -100,6 +100,12 @@ export class Operations {
     return entry.operation;
   }
 
+  /** Throws CONTAINER_BUSY when an operation holds this key. */
+  requireFree(exclusive: string, what: string): void {
+    const holder = this.#busy.get(exclusive);
+    if (holder !== undefined) throw new StasisError('CONTAINER_BUSY', `${what} is in use by operation ${holder}`, { hint: `wait for it, or cancel it: stasis cancel ${holder}` });
+  }
+
   /** The operation that holds an exclusive key now. */
   holderOf(exclusive: string): OperationId | undefined {
     return this.#busy.get(exclusive);

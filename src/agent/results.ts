@@ -33,13 +33,13 @@ export function rate(bytes: number, ms: number): number {
   return ms <= 0 ? 0 : Math.round((bytes * 1000) / ms);
 }
 
-export function checkpointInfo(summary: CheckpointSummary): api.CheckpointInfo {
+export function checkpointInfo(summary: CheckpointSummary, pins: ReadonlySet<string>): api.CheckpointInfo {
   const description = podDescription(summary);
   return {
     id: summary.id, lineage: summary.lineage, createdMs: summary.createdMs, node: description.provenance.node,
     containers: description.containers.map(({ id, name, runtime, manager, rootfs }) => ({ id, name, runtime, manager, rootfs: rootfs.layout.kind })),
     reason: description.provenance.reason, principal: description.provenance.by, cipher: summary.cipher, signer: summary.signer, bytes: summary.bytes,
-    frozenMs: description.frozenMs, leftRunning: description.mode === 'leave-running', imported: description.imported !== undefined,
+    frozenMs: description.frozenMs, leftRunning: description.mode === 'leave-running', imported: description.imported !== undefined, pinned: pins.has(summary.id),
     ...(description.provenance.parent === undefined ? {} : { parent: description.provenance.parent }),
   };
 }

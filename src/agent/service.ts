@@ -16,6 +16,7 @@ import { nodeInfo } from './queries/node.ts';
 import { serveExport } from './export/serve.ts';
 import { serveImport } from './import/serve.ts';
 import { follow, watchOperations } from './queries/watch.ts';
+import { repositoryHandlers } from './repository-service.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
 import { sweepContainers } from './restore/container-directory.ts';
 import { checkpointResult, operationInfo, restoreResult } from './results.ts';
@@ -45,6 +46,7 @@ export function agentHandlers(agent: AgentContext): AgentHandlers {
     getNode: (_request, context) => nodeInfo(agent, context),
     exportCheckpoint: (request, context) => serveExport(agent, request, context),
     importCheckpoint: (messages, context) => serveImport(agent, messages, context),
+    ...repositoryHandlers(agent),
   };
 }
 

@@ -1,17 +1,19 @@
 /** Builds the agent from its configuration and starts it; the order is the argument of safety. */
+import { randomUUID } from 'node:crypto';
 import { closeSync, existsSync, openSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../core/clock.ts';
-import { StasisError } from '../core/errors.ts';
+import { isStasisError, StasisError } from '../core/errors.ts';
 import { armFailpoint, noFailpoints, type Failpoints } from '../core/failpoint.ts';
 import { version } from '../core/version.ts';
 import type { Config } from '../config/schema.ts';
-import { makePrivateDirectory } from '../host/files.ts';
+import { makePrivateDirectory, readJsonFile, replaceFile } from '../host/files.ts';
 import { tryLock } from '../host/libc.ts';
 import { openStaging } from '../host/staging.ts';
 import { TreeThreads } from '../image/tree/index.ts';
 import { fileKeyProvider, openRepository } from '../repository/index.ts';
+import type { Repository } from '../repository/types.ts';
 import { serveAgent } from '../rpc/server.ts';
 import { probeToolchain } from '../runtime/index.ts';
 import type { RuntimeRoot } from '../runtime/types.ts';
@@ -26,6 +28,8 @@ import { Lineages } from './lineages.ts';
 import { recordMetrics } from './metrics.ts';
 import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
+import { retentionRules } from './retention/configured.ts';
+import { Quota } from './retention/quota.ts';
 import { agentHandlers } from './service.ts';
 import { openStore } from './store.ts';
 import { WorkingSets } from './working-sets.ts';
@@ -59,8 +63,9 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   const keys = await fileKeyProvider(config.keys.file);
   const store = await openStore(config.repository);
   stack.defer(() => store.close());
-  const repository = await openRepository({ store, keys, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners });
+  const repository = await openRepository({ store, keys, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, owner: agentIdentity(config.stateDirectory) });
   stack.defer(() => repository.close());
+  await releaseOwn(repository);
   log.event('repository.opened', { repository: store.description });
 
   const staging = stack.use(await openStaging(join(config.runDirectory, 'staging'), { sizeBytes: config.staging.size }));
@@ -70,7 +75,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   const roots = runtimeRoots(config);
   const operations = new Operations({ parallel: config.operations.parallel, clock: systemClock, failpoints });
   const context: AgentContext = {
-    settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, treeThreads, toolchain, operations,
+    settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, quota: new Quota(repository, systemClock, config.repository.quota), treeThreads, toolchain, operations,
     roots,
     journal: new Journal(join(config.stateDirectory, 'journal')),
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
@@ -110,12 +115,31 @@ async function serve(stack: AsyncDisposableStack, config: Config, context: Agent
   });
 }
 
+/** Which agent this is, over restarts: copies of a key file may be on many nodes, this file is on one. */
+function agentIdentity(stateDirectory: string): string {
+  const path = join(stateDirectory, 'agent-id');
+  const known = readJsonFile(path);
+  if (typeof known === 'string') return known;
+  const fresh = randomUUID();
+  replaceFile(path, JSON.stringify(fresh));
+  return fresh;
+}
+
+/** On a volume that is mounted read-only there is nothing to release. */
+async function releaseOwn(repository: Repository): Promise<void> {
+  try {
+    await repository.maintenance.releaseOwn({ signal: undefined });
+  } catch (error) {
+    if (!isStasisError(error, 'STORE_READ_ONLY')) throw error;
+  }
+}
+
 function settingsOf(config: Config): AgentSettings {
   const libexec = libexecDirectory();
   return {
     nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path,
     freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
-    criu: config.criu.binary, cipher: config.repository.cipher, parallel: config.operations.parallel,
+    criu: config.criu.binary, cipher: config.repository.cipher, parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionRules(config),
     scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), lazyHook: join(libexec, 'stasis-lazy-hook'), networkHook: join(libexec, 'stasis-network-hook') },
   };
 }

@@ -10,6 +10,7 @@ import { inspectCommand } from './commands/inspect.ts';
 import { listCommand } from './commands/list.ts';
 import { nodeCommand } from './commands/node.ts';
 import { psCommand } from './commands/ps.ts';
+import { pinCommand, repoCommand, unpinCommand } from './commands/repo.ts';
 import { restoreCommand } from './commands/restore.ts';
 import { rmCommand } from './commands/rm.ts';
 import { verifyCommand } from './commands/verify.ts';
@@ -18,7 +19,7 @@ import { cancelCommand, watchCommand } from './commands/watch.ts';
 import { fail } from './exit.ts';
 import type { Io } from './io.ts';
 
-const commands = [checkpointCommand, restoreCommand, psCommand, listCommand, inspectCommand, verifyCommand, exportCommand, importCommand, rmCommand, watchCommand, cancelCommand, nodeCommand, configCommand, versionCommand, completionCommand];
+const commands = [checkpointCommand, restoreCommand, psCommand, listCommand, inspectCommand, verifyCommand, exportCommand, importCommand, rmCommand, pinCommand, unpinCommand, repoCommand, watchCommand, cancelCommand, nodeCommand, configCommand, versionCommand, completionCommand];
 
 export function createProgram(io: Io): Command {
   const program = new Command('stasis')

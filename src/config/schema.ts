@@ -114,6 +114,14 @@ export const schema = v.strictObject({
       patience: key(duration, '5m', 'How long a request is repeated while the provider does not answer, or says that it is busy. Budgets and deadlines of operations end it earlier.'),
     }),
     cipher: key(choice(['xchacha20-poly1305', 'null']), 'xchacha20-poly1305', 'How new checkpoints are sealed. "null" leaves them open: only for measurements, it is recorded in the checkpoint.'),
+    quota: key(size, '0', 'Bytes that the repository may have in all; a checkpoint that may not fit is refused before its container is frozen. 0: no limit.'),
+    grace: key(duration, '12h', 'How long a writer, reader or prune must have been silent before another one gives it up for dead. Longer than any checkpoint takes.'),
+  }),
+  retention: group({
+    last: key(integer(0, 1_000_000), 0, 'So many checkpoints of each lineage stay; older ones are deleted after each checkpoint. 0: all.'),
+    age: key(text, '', 'Checkpoints older than this are deleted (48h), but never the newest of a lineage; empty: none.'),
+    bytes: key(size, '0', 'Stored bytes of all checkpoints; the oldest are deleted, but never the newest of a lineage. 0: no limit.'),
+    rules: key(list(text), [], 'Limits for some containers, before those above: SELECTOR:last=3:age=24h:bytes=10G. A selector is NAME or NAMESPACE/NAME with * for any characters; the first one that fits counts.'),
   }),
   keys: group({
     file: key(optionalPath, '', "File with this node's private keys, mode 0600, made when missing; empty for keys/node.key below stateDirectory."),

@@ -3,7 +3,7 @@ import { StasisError } from '../core/errors.ts';
 import type { CheckpointId, LineageId } from '../core/ids.ts';
 import { asBuffer } from './format/bytes.ts';
 import { packObject } from './format/body.ts';
-import { manifestName, markName, packsOf } from './format/names.ts';
+import { manifestName, markName, packsOf, pinName } from './format/names.ts';
 import { PACK_HEADER_BYTES, packLineage } from './format/pack.ts';
 import type { Manifests } from './manifests.ts';
 import type { Marks } from './marks.ts';
@@ -32,6 +32,7 @@ export class Garbage {
     if (!(await this.#manifests.exists(id, { signal }))) {
       throw new StasisError('CHECKPOINT_NOT_FOUND', `there is no checkpoint ${id} in ${this.#store.description}`, { hint: 'stasis list shows what is there' });
     }
+    if ((await this.#store.head(pinName(id), { signal })) !== undefined) throw new StasisError('CHECKPOINT_IN_USE', `checkpoint ${id} is pinned`, { hint: `take the pin away first: stasis unpin ${id}` });
     const lineage = await this.#lineageOf(id, { signal });
     // Damaged beyond its first bytes: nothing else can be found through it.
     if (lineage === undefined) return this.#store.delete(manifestName(id), { signal });

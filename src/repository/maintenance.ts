@@ -2,7 +2,7 @@
 import { asStasisError, isStasisError, StasisError } from '../core/errors.ts';
 import type { CheckpointId } from '../core/ids.ts';
 import { packObject } from './format/body.ts';
-import { LINEAGES, manifestName, markName, PACKS, pinName, PINS, WRITERS } from './format/names.ts';
+import { LINEAGES, MANIFESTS, manifestName, markName, PACKS, pinName, PINS, WRITERS } from './format/names.ts';
 import type { LineageCache } from './manifests.ts';
 import { readPins, writePin } from './pins.ts';
 import { prune, survey } from './prune.ts';
@@ -35,12 +35,18 @@ export class StoreMaintenance implements Maintenance {
     return prune(this.#parts, options);
   }
 
+  async usedBytes({ signal }: Options): Promise<number> {
+    let bytes = 0;
+    for (const prefix of [PACKS, LINEAGES, WRITERS, PINS, MANIFESTS]) for await (const { size } of this.#parts.store.list(prefix, { signal })) bytes += size;
+    return bytes;
+  }
+
   async stats({ signal }: Options): Promise<RepositoryStats> {
     const { store, manifests } = this.#parts;
     const { suspects, strangers } = await survey(this.#parts, { signal });
     const loose = [...suspects.values()].flatMap(({ orphans }) => orphans).concat(strangers);
     const totals = new Map<string, { count: number; bytes: number }>();
-    for (const prefix of [PACKS, LINEAGES, WRITERS, PINS, 'manifests/']) {
+    for (const prefix of [PACKS, LINEAGES, WRITERS, PINS, MANIFESTS]) {
       const total = { count: 0, bytes: 0 };
       for await (const { size } of store.list(prefix, { signal })) {
         total.count += 1;
@@ -62,7 +68,7 @@ export class StoreMaintenance implements Maintenance {
     }
     const of = (prefix: string): { count: number; bytes: number } => totals.get(prefix) ?? { count: 0, bytes: 0 };
     return {
-      checkpoints: of('manifests/').count, lineages: of(LINEAGES).count, pins: of(PINS).count, packs: of(PACKS).count,
+      checkpoints: of(MANIFESTS).count, lineages: of(LINEAGES).count, pins: of(PINS).count, packs: of(PACKS).count,
       bytes: [...totals.values()].reduce((sum, { bytes }) => sum + bytes, 0), packBytes: of(PACKS).bytes,
       loose: { packs: loose.length, bytes: loose.reduce((sum, { size }) => sum + size, 0) }, saved, unreadable,
     };
@@ -120,8 +126,9 @@ export class StoreMaintenance implements Maintenance {
   /** The mark first, then a look at the manifest: who deletes it sees the mark, or this does not see the manifest. */
   async hold(id: CheckpointId, { signal }: Options): Promise<AsyncDisposable> {
     const { manifests, marks } = this.#parts;
-    await this.#requireCheckpoint(id, { signal });
-    const lineage = await manifests.lineageOf(id, { signal });
+    const lineage = await manifests.lineageOf(id, { signal }).catch((error: unknown) => {
+      throw isStasisError(error, 'OBJECT_MISSING') ? this.#missing(id) : error;
+    });
     const holder = `${this.#owner.slice(0, OWNER_DIGITS)}${(this.#readers++).toString(16).padStart(20 - OWNER_DIGITS, '0')}` as CheckpointId;
     // One that stays only keeps garbage, until the next start or prune.
     const release = (): Promise<void> => marks.remove(markName(lineage, holder, 'read'), { signal: undefined }).catch(() => undefined);
@@ -160,6 +167,10 @@ export class StoreMaintenance implements Maintenance {
 
   async #requireCheckpoint(id: CheckpointId, { signal }: Options): Promise<void> {
     if (await this.#parts.manifests.exists(id, { signal })) return;
-    throw new StasisError('CHECKPOINT_NOT_FOUND', `there is no checkpoint ${id} in ${this.#parts.store.description}`, { hint: 'stasis list shows what is there' });
+    throw this.#missing(id);
+  }
+
+  #missing(id: CheckpointId): StasisError {
+    return new StasisError('CHECKPOINT_NOT_FOUND', `there is no checkpoint ${id} in ${this.#parts.store.description}`, { hint: 'stasis list shows what is there' });
   }
 }

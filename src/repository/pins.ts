@@ -31,7 +31,8 @@ export async function readPins(store: Store, { signal }: Options): Promise<Pin[]
     } catch (error) {
       if (!(error instanceof SyntaxError) && (error as { code?: unknown }).code !== 'OBJECT_MISSING') throw error;
     }
-    pins.push({ checkpoint, by: String(fields['by'] ?? ''), reason: String(fields['reason'] ?? ''), atMs: Number.isSafeInteger(fields['atMs']) ? Number(fields['atMs']) : Math.round(modifiedMs) });
+    const text = (value: unknown): string => (typeof value === 'string' ? value : '');
+    pins.push({ checkpoint, by: text(fields['by']), reason: text(fields['reason']), atMs: Number.isSafeInteger(fields['atMs']) ? Number(fields['atMs']) : Math.round(modifiedMs) });
   }
   return pins;
 }

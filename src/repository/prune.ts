@@ -5,11 +5,12 @@
 import type { CheckpointId, LineageId } from '../core/ids.ts';
 import { isStasisError } from '../core/errors.ts';
 import { packObject } from './format/body.ts';
-import { checkpointOfPack, lineageName, LINEAGES, manifestName, PACKS, packsOf } from './format/names.ts';
+import { checkpointOfPack, lineageName, LINEAGES, manifestName, PACKS, packsOf, pinName } from './format/names.ts';
 import type { Garbage } from './garbage.ts';
 import type { Manifests } from './manifests.ts';
 import type { Mark, Marks } from './marks.ts';
 import type { ObjectInfo, Store } from './store/store.ts';
+import { readPins } from './pins.ts';
 import type { Sweeper, SweeperTurn, Swept } from './sweeper.ts';
 import { isAboutObject } from './sweeper.ts';
 import type { PruneReport } from './types.ts';
@@ -41,6 +42,7 @@ export interface Survey {
   readonly suspects: ReadonlyMap<LineageId, Suspect>;
   /** Packs that do not even tell their lineage. */
   readonly strangers: readonly ObjectInfo[];
+  readonly complete: ReadonlySet<CheckpointId>;
 }
 
 /** Packs first, then marks, then manifests: the order of a writer. What is seen first without what comes later is an orphan. */
@@ -70,7 +72,7 @@ export async function survey({ store, marks, manifests, garbage }: PruneParts, {
     else of(lineage).orphans.push(...group);
   }
   for (const key of keys) if (!living.has(key) && /^lineages\/[0-9a-f]{32}$/.test(key)) of(key.slice(LINEAGES.length) as LineageId);
-  return { suspects, strangers };
+  return { suspects, strangers, complete };
 }
 
 async function ofManifest(manifests: Manifests, id: CheckpointId, options: Options): Promise<LineageId | undefined> {
@@ -83,7 +85,10 @@ async function ofManifest(manifests: Manifests, id: CheckpointId, options: Optio
 }
 
 export async function prune(parts: PruneParts, { signal, dryRun, onLineage }: Options & { dryRun: boolean; onLineage?: (done: number, total: number) => void }): Promise<PruneReport> {
-  const { suspects, strangers } = await survey(parts, { signal });
+  // Before the manifests are listed: a pin comes after its manifest.
+  const pins = await readPins(parts.store, { signal });
+  const { suspects, strangers, complete } = await survey(parts, { signal });
+  if (!dryRun) for (const { checkpoint } of pins) if (!complete.has(checkpoint)) await parts.store.delete(pinName(checkpoint), { signal });
   const report = { packs: 0, bytes: 0, keys: 0, fenced: 0, marks: 0, manifests: 0, kept: [] as PruneReport['kept'][number][] };
   let done = 0;
   for (const [lineage, suspect] of suspects) {

@@ -149,6 +149,8 @@ export interface Pin {
 export interface Maintenance {
   /** Removes what nobody needs; safe beside writers and readers, see docs/FORMAT.md, "Marks". */
   prune(options: { signal: AbortSignal | undefined; dryRun: boolean; onLineage?: (done: number, total: number) => void }): Promise<PruneReport>;
+  /** Bytes of all objects. */
+  usedBytes(options: { signal: AbortSignal | undefined }): Promise<number>;
   stats(options: { signal: AbortSignal | undefined }): Promise<RepositoryStats>;
   /** Is everything there that the manifests name, and as long as it should be? With readData every byte is read. */
   check(options: { signal: AbortSignal | undefined; readData: boolean; onCheckpoint?: (done: number, total: number) => void }): Promise<CheckReport>;

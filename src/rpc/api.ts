@@ -4,10 +4,15 @@
  * Absent optional fields are left out. Nothing here imports gRPC: agent and command line meet in these types.
  */
 import type { ExportCheckpointRequest, ExportEvent, ImportEvent, ImportMessage } from './archives.ts';
+import type {
+  CheckRepositoryEvent, CheckRepositoryRequest, PinCheckpointRequest, PinCheckpointResponse, PruneRepositoryEvent, PruneRepositoryRequest, RepositoryStatsRequest, RepositoryStatsResponse,
+} from './api-repository.ts';
 import type { Role } from './roles.ts';
 
+export type * from './api-repository.ts';
+
 export type MemoryPath = 'auto' | 'directory' | 'page-server';
-export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import' | 'fill';
+export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import' | 'fill' | 'check' | 'prune';
 /** Whether pages may arrive after the container runs; auto: where it pays. */
 export type LazyMode = 'never' | 'always' | 'auto';
 export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled';
@@ -198,6 +203,7 @@ export interface CheckpointInfo {
   readonly frozenMs: number;
   readonly leftRunning: boolean;
   readonly imported: boolean;
+  readonly pinned: boolean;
 }
 
 export interface CheckpointContainer {
@@ -366,6 +372,10 @@ export interface AgentHandlers {
   getNode(request: GetNodeRequest, context: CallContext): Promise<Node>;
   exportCheckpoint(request: ExportCheckpointRequest, context: CallContext): AsyncIterable<ExportEvent>;
   importCheckpoint(messages: AsyncIterable<ImportMessage>, context: CallContext): AsyncIterable<ImportEvent>;
+  pinCheckpoint(request: PinCheckpointRequest, context: CallContext): Promise<PinCheckpointResponse>;
+  repositoryStats(request: RepositoryStatsRequest, context: CallContext): Promise<RepositoryStatsResponse>;
+  checkRepository(request: CheckRepositoryRequest, context: CallContext): AsyncIterable<CheckRepositoryEvent>;
+  pruneRepository(request: PruneRepositoryRequest, context: CallContext): AsyncIterable<PruneRepositoryEvent>;
 }
 
 export interface CallOptions {

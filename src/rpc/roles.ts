@@ -2,8 +2,8 @@
  * Who may call what. Roles come from the organizational units (OU) of the client's certificate, several allowed;
  * whoever can open the agent's UNIX socket (root) has all of them.
  * - viewer looks: containers, checkpoints, operations, the node.
- * - operator starts work that runs nobody's code: checkpoint, verify, delete, cancel.
- * - restorer starts processes out of a checkpoint, or takes it out of the repository in plaintext: restore, verify, cancel,
+ * - operator starts work that runs nobody's code: checkpoint, verify, check, delete, pin, prune, cancel.
+ * - restorer starts processes out of a checkpoint, or takes it out of the repository in plaintext: restore, verify, check, cancel,
  *   export; and import, which puts a stranger's checkpoint beside those that may be restored.
  * Operators and restorers are viewers, too.
  */
@@ -31,6 +31,10 @@ export const allowedRoles: Readonly<Record<MethodName, readonly Role[]>> = {
   getNode: anybody,
   exportCheckpoint: ['restorer'],
   importCheckpoint: ['restorer'],
+  pinCheckpoint: ['operator'],
+  repositoryStats: anybody,
+  checkRepository: workers,
+  pruneRepository: ['operator'],
 };
 
 export const localCaller: Caller = { principal: 'local', roles: new Set(roles), transport: 'unix' };

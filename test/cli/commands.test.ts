@@ -75,7 +75,7 @@ void describe('commands', () => {
   void test('list goes through all pages and tells what cannot be read', async () => {
     const { status, stdout, stderr } = await stasis('list');
     assert.equal(status, 0);
-    assert.match(stdout, new RegExp(`^CHECKPOINT +CONTAINER +NODE +CREATED +RAW +STORED +REASON\n${id}  web-1 +node-1 .* before the upgrade\n`));
+    assert.match(stdout, new RegExp(`^CHECKPOINT +CONTAINER +NODE +CREATED +RAW +STORED +PIN +REASON\n${id}  web-1 +node-1 .* before the upgrade\n`));
     assert.equal(stdout.split('\n').length, 4);
     assert.equal(stderr, 'stasis: warning: manifests/x cannot be read: the seal is broken\n');
     assert.equal((await stasis('ls', '-q', '--container', 'web')).stdout.split('\n')[0], id);

@@ -29,7 +29,7 @@ void test('help goes to stdout with status 0, nothing at all to stderr with stat
 });
 
 void test('every command that calls the agent shows exit statuses, --json and --socket in its help', () => {
-  for (const command of commands) {
+  for (const command of commands.flatMap((one) => (one.commands.length === 0 ? [one] : one.commands))) {
     let help = '';
     command.configureOutput({ writeOut: (text) => { help += text; } }).outputHelp();
     if (['version', 'completion'].includes(command.name())) continue;

@@ -20,7 +20,7 @@ storeSuite('directory', (use) =>
     } finally {
       await store.close();
     }
-    assert.deepEqual((await readdir(directory)).sort(), ['lineages', 'manifests', 'packs', 'writers'], 'nothing is left but objects');
+    assert.deepEqual((await readdir(directory)).sort(), ['lineages', 'manifests', 'packs', 'pins', 'writers'], 'nothing is left but objects');
     for (const folder of await readdir(directory)) {
       const left = (await readdir(join(directory, folder))).filter((name) => name.startsWith('.'));
       assert.deepEqual(left, []);

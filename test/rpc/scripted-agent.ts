@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../../src/core/errors.ts';
 import type { ExportResult, ImportResult } from '../../src/rpc/archives.ts';
-import type { AgentHandlers, CallContext, CheckpointInfo, CheckpointRequest, CheckpointResult, ContainerInfo, Node, Operation, Progress, RestoreResult, VerifyReport } from '../../src/rpc/api.ts';
+import type { AgentHandlers, CallContext, CheckpointInfo, CheckRepositoryReport, PruneRepositoryReport, RepositoryStatsResponse, CheckpointRequest, CheckpointResult, ContainerInfo, Node, Operation, Progress, RestoreResult, VerifyReport } from '../../src/rpc/api.ts';
 
 export const progress = (more: Partial<Progress> = {}): Progress => ({
   operationId: 'op-1', kind: 'checkpoint', step: 'dump', stepNumber: 3, stepCount: 7,
@@ -44,7 +44,7 @@ export const hopeless: ContainerInfo = {
 export const checkpointInfo: CheckpointInfo = {
   id: checkpointResult.checkpoint, lineage: checkpointResult.lineage, createdMs: 1_700_000_000_000, node: 'node-1',
   containers: [{ id: 'web', name: 'web-1', runtime: 'runc', manager: 'plain', rootfs: 'overlay' }], reason: 'before the upgrade', principal: 'local',
-  cipher: 'xchacha20-poly1305', signer: 'cd'.repeat(32), bytes: checkpointResult.bytes, frozenMs: 912.5, leftRunning: true, imported: false,
+  cipher: 'xchacha20-poly1305', signer: 'cd'.repeat(32), bytes: checkpointResult.bytes, frozenMs: 912.5, leftRunning: true, imported: false, pinned: false,
 };
 
 export const exportResult: ExportResult = { operationId: 'op-3', checkpoint: checkpointResult.checkpoint, bytes: 3, totalMs: 12, notIncluded: ['the volume /data'] };
@@ -54,6 +54,20 @@ export const importResult: ImportResult = {
 };
 
 export const report: VerifyReport = { checkpoint: checkpointInfo.id, ok: true, objects: 5, chunks: 600, bytes: 300 * 1024 ** 2, problems: [], totalMs: 700 };
+
+export const repositoryStats: RepositoryStatsResponse = {
+  checkpoints: 3, lineages: 2, pins: 1, packs: 9, bytes: 400 * 1024 ** 2, packBytes: 399 * 1024 ** 2, loosePacks: 1, looseBytes: 1024, saved: checkpointResult.bytes, unreadable: 1, quotaBytes: 1024 ** 3,
+};
+
+export const checkReport: CheckRepositoryReport = {
+  checkpoints: 3, sealed: 1, objects: 14, bytes: 400 * 1024 ** 2, totalMs: 900,
+  problems: [{ object: 'packs/0g1k5d7h8wk3m2n4p6q8-0011223344556677', code: 'OBJECT_MISSING', message: 'it is not in the store' }],
+};
+
+export const pruneReport: PruneRepositoryReport = {
+  dryRun: false, expired: [{ checkpoint: checkpointInfo.id, reason: 'age', storedBytes: 1024 }], packs: 4, bytes: 4 * 1024 ** 2, keys: 1, fenced: 1, marks: 2, manifests: 0,
+  kept: [{ lineage: 'ab'.repeat(16), packs: 2, bytes: 2048, reason: 'in use' }], problems: [], totalMs: 300,
+};
 
 export const operation: Operation = {
   id: 'op-1', kind: 'checkpoint', state: 'running', container: 'web', checkpoint: checkpointInfo.id, principal: 'local', reason: '', startedMs: 1_700_000_000_000, progress: progress(),
@@ -176,6 +190,23 @@ export function scriptedAgent(): Script {
       note('importCheckpoint', { ...start, received }, context);
       yield { type: 'progress' as const, progress: progress({ kind: 'import' }) };
       yield { type: 'result' as const, result: importResult };
+    },
+    pinCheckpoint: async (request, context) => {
+      note('pinCheckpoint', request, context);
+      return { checkpoint: request.checkpoint, pinned: request.pinned };
+    },
+    repositoryStats: async (request, context) => {
+      note('repositoryStats', request, context);
+      return repositoryStats;
+    },
+    checkRepository: async function* (request, context) {
+      note('checkRepository', request, context);
+      yield { type: 'progress' as const, progress: progress({ kind: 'check', step: 'check', frozen: false }) };
+      yield { type: 'report' as const, report: checkReport };
+    },
+    pruneRepository: async function* (request, context) {
+      note('pruneRepository', request, context);
+      yield { type: 'report' as const, report: { ...pruneReport, dryRun: request.dryRun } };
     },
     getNode: async (request, context) => {
       note('getNode', request, context);

@@ -34,6 +34,10 @@ const call: Readonly<Record<MethodName, (client: AgentClient) => Promise<unknown
   getNode: (client) => client.getNode({}, none),
   exportCheckpoint: (client) => collect(client.exportCheckpoint({ checkpoint: 'x', reason: '', acceptPlaintext: true }, none)),
   importCheckpoint: (client) => collect(client.importCheckpoint(archive(), none)),
+  pinCheckpoint: (client) => client.pinCheckpoint({ checkpoint: 'x', pinned: true, reason: '' }, none),
+  repositoryStats: (client) => client.repositoryStats({}, none),
+  checkRepository: (client) => collect(client.checkRepository({ readData: false }, none)),
+  pruneRepository: (client) => collect(client.pruneRepository({ dryRun: true, reason: '' }, none)),
 };
 
 void describe('mutual TLS', () => {

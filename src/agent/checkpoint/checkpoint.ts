@@ -19,6 +19,7 @@ import { examine } from '../../runtime/index.ts';
 import type { AgentContext } from '../context.ts';
 import { rememberLineage } from '../lineages.ts';
 import type { Operation, Phase } from '../operation.ts';
+import { expireAfterCheckpoint } from '../retention/apply.ts';
 import { describe } from './describe.ts';
 import { prepareCheckpoint, type PreparedCheckpoint } from './prepare.ts';
 
@@ -64,6 +65,8 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   await operation.step('finish', () => prepared.finish());
   rememberLineage(agent, container, { lineage: summary.lineage, last: summary.id });
   await rememberTrees(agent, container, prepared, summary.id);
+  agent.quota.wrote(summary.bytes.stored);
+  expireAfterCheckpoint(agent, summary.lineage);
   return {
     summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
     memoryPath: prepared.memoryPath, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,

@@ -32,6 +32,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   await requireRepositorySpace(agent, verdict.memory.bytes);
 
   await using undo = new AsyncDisposableStack();
+  undo.use(await agent.quota.reserve(verdict.memory.bytes, { signal }));
   const guardDirectory = join(settings.runDirectory, 'guards', operation.id);
   const staging = undo.use(await agent.staging.open(operation.id));
   const directories = { images: join(staging.directory, 'images'), work: openLogDirectory(agent, operation.id) };

@@ -23,8 +23,9 @@ export async function listCheckpoints(agent: AgentContext, request: api.ListChec
   for await (const summary of agent.repository.list({ signal, onProblem })) {
     if ((before === undefined || summary.id < before) && matches(summary, request, onProblem)) found.push(summary);
   }
+  const pins = new Set<string>((await agent.repository.maintenance.pins({ signal })).map(({ checkpoint }) => checkpoint));
   const page = found.sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, pageSize);
-  return { checkpoints: page.map(checkpointInfo), problems, nextPageToken: found.length > pageSize ? (page.at(-1)?.id ?? '') : '' };
+  return { checkpoints: page.map((summary) => checkpointInfo(summary, pins)), problems, nextPageToken: found.length > pageSize ? (page.at(-1)?.id ?? '') : '' };
 }
 
 function matches(summary: CheckpointSummary, request: api.ListCheckpointsRequest, onProblem: (object: string, error: unknown) => void): boolean {
@@ -55,7 +56,7 @@ export async function inspectCheckpoint(agent: AgentContext, request: api.Inspec
   const description = podDescription(reader.summary);
   const { provenance } = description;
   return {
-    info: checkpointInfo(reader.summary), phases: description.phases, findings: description.findings, notIncluded: description.notSaved,
+    info: checkpointInfo(reader.summary, new Set((await agent.repository.maintenance.pins({ signal })).map(({ checkpoint }) => checkpoint))), phases: description.phases, findings: description.findings, notIncluded: description.notSaved,
     provenance: {
       agentVersion: provenance.stasis, criuVersion: provenance.criu, runtimeVersion: description.containers[0]?.runtimeVersion ?? '', kernel: provenance.kernel,
       architecture: provenance.architecture, cpuModel: provenance.cpu.model, cpuFeatures: provenance.cpu.features,

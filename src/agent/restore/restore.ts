@@ -77,7 +77,9 @@ export interface RestorePlan {
 
 export async function restore(agent: AgentContext, request: RestoreRequest, operation: Operation): Promise<RestoreOutcome> {
   const started = agent.clock.monotonic();
+  await using held = new AsyncDisposableStack();
   const opened = await operation.step('open', async (signal) => {
+    held.use(await agent.repository.maintenance.hold(request.checkpoint, { signal }));
     const reader = await agent.repository.open(request.checkpoint, { signal });
     return { reader, description: podDescription(reader.summary) };
   });

@@ -46,6 +46,10 @@ export async function candidates(program: Command, words: readonly string[]): Pr
   if (name === undefined) return starting(program.commands.map((command) => command.name()).filter((word) => !word.startsWith('_')));
   const command = program.commands.find((candidate) => candidate.name() === name || candidate.aliases().includes(name));
   if (command === undefined) return [];
+  // Of a command with commands of its own (repo) the next word is one of those, and the rest is about that one.
+  const inner = command.commands.find((candidate) => candidate.name() === before[0]);
+  if (command.commands.length > 0 && inner === undefined) return before.length === 0 ? starting(command.commands.map((one) => one.name())) : [];
+  if (inner !== undefined) return starting(typed.startsWith('-') ? inner.options.flatMap(({ long }) => long ?? []).concat('--help') : []);
   const option = valueOption(command, before.at(-1));
   if (option !== undefined) return starting(option.argChoices ?? []);
   if (typed.startsWith('-')) return starting(command.options.flatMap(({ long }) => long ?? []).concat('--help'));

@@ -52,5 +52,6 @@ const columns = [
   { title: 'CREATED', value: (row: CheckpointInfo) => time(row.createdMs) },
   { title: 'RAW', value: (row: CheckpointInfo) => formatBytes(row.bytes.raw), right: true },
   { title: 'STORED', value: (row: CheckpointInfo) => formatBytes(row.bytes.stored), right: true },
+  { title: 'PIN', value: (row: CheckpointInfo) => (row.pinned ? 'pinned' : '') },
   { title: 'REASON', value: (row: CheckpointInfo) => row.reason },
 ];
