@@ -26,12 +26,17 @@ export interface FillOptions {
 }
 
 export function startFill(options: FillOptions): Operation {
-  const { agent, container } = options;
+  const { agent, container, plan } = options;
+  // The restore ends before its pages have all been read.
+  const held = plan.held.move();
   return agent.operations.start({
     id: newOperationId(), kind: 'fill', target: container.id, steps: ['fill'], deadlineMs: DEADLINE_MS, unbounded: true,
     // Not the container's own key: the restore has that until it has ended. Checkpoints ask agent.fills.
     exclusive: `fill ${container.at.root}/${container.id}`, principal: options.principal, reason: options.reason,
-  }, (operation) => fill(options, operation)).operation;
+  }, async (operation) => {
+    await using _held = held;
+    await fill(options, operation);
+  }).operation;
 }
 
 async function fill({ agent, plan, container, filling, workingSet, undo, done }: FillOptions, operation: Operation): Promise<void> {

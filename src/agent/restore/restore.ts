@@ -65,6 +65,8 @@ export interface RestoreOutcome {
 /** What is to be restored, as what, by whom. */
 export interface RestorePlan {
   readonly reader: CheckpointReader;
+  /** Keeps others from deleting what is being read. */
+  readonly held: AsyncDisposableStack;
   readonly description: PodDescription;
   readonly saved: SavedContainer;
   readonly id: ContainerId;
@@ -81,7 +83,7 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
   const opened = await operation.step('open', async (signal) => {
     held.use(await agent.repository.maintenance.hold(request.checkpoint, { signal }));
     const reader = await agent.repository.open(request.checkpoint, { signal });
-    return { reader, description: podDescription(reader.summary) };
+    return { reader, held, description: podDescription(reader.summary) };
   });
   const plan = await operation.step('examine', (signal) => examineRestore(agent, request, opened, operation, signal));
   await using inProgress = await operation.step('prepare', (signal) => RestoreInProgress.prepare(agent, plan, operation, signal));
@@ -97,7 +99,7 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
   };
 }
 
-async function examineRestore(agent: AgentContext, request: RestoreRequest, opened: Pick<RestorePlan, 'reader' | 'description'>, operation: Operation, signal: AbortSignal): Promise<RestorePlan> {
+async function examineRestore(agent: AgentContext, request: RestoreRequest, opened: Pick<RestorePlan, 'reader' | 'held' | 'description'>, operation: Operation, signal: AbortSignal): Promise<RestorePlan> {
   const { description, reader } = opened;
   const saved = description.containers[0];
   if (saved === undefined || description.containers.length !== 1) {
