@@ -12,7 +12,7 @@ import { makePrivateDirectory, readJsonFile, replaceFile } from '../host/files.t
 import { tryLock } from '../host/libc.ts';
 import { openStaging } from '../host/staging.ts';
 import { TreeThreads } from '../image/tree/index.ts';
-import { fileKeyProvider, openRepository } from '../repository/index.ts';
+import { fileKeyProvider, openRepository, withRecipients } from '../repository/index.ts';
 import type { Repository } from '../repository/types.ts';
 import { serveAgent } from '../rpc/server.ts';
 import { probeToolchain } from '../runtime/index.ts';
@@ -60,7 +60,8 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   log.event('node.probed', { kernel: toolchain.kernel, criu: toolchain.criu.text, runtimes: toolchain.runtimes.map(({ name, version: number }) => `${name} ${number}`) });
   for (const problem of toolchain.problems) log.event('node.problem', { problem });
 
-  const keys = await fileKeyProvider(config.keys.file);
+  const own = await fileKeyProvider(config.keys.file);
+  const keys = withRecipients(own, config.keys.recipients);
   const store = await openStore(config.repository);
   stack.defer(() => store.close());
   const repository = await openRepository({ store, keys, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, owner: agentIdentity(config.stateDirectory) });
@@ -82,7 +83,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
     fills: new Fills(),
     treeMemories: new TreeMemories(join(config.stateDirectory, 'trees')),
-    keys: { signer: hex(keys.signer), recipient: keys.recipients.map(hex).join(', '), trustedSigners: config.keys.trustedSigners, repository: store.description },
+    keys: { signer: hex(keys.signer), recipient: own.recipients.map(hex).join(', '), trustedSigners: config.keys.trustedSigners, repository: store.description },
     startedMs: systemClock.now(),
   };
   await recover(context);

@@ -125,6 +125,7 @@ export const schema = v.strictObject({
   }),
   keys: group({
     file: key(optionalPath, '', "File with this node's private keys, mode 0600, made when missing; empty for keys/node.key below stateDirectory."),
+    recipients: key(list(v.pipe(text, v.regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'))), [], 'Public keys (hexadecimal X25519) to which the keys of new lineages are wrapped; empty for the one of this node. Without its own among them a node writes what it cannot read.'),
     trustedSigners: key(list(v.pipe(text, v.regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'))), [], 'Public signing keys (hexadecimal Ed25519) of other nodes whose checkpoints may be restored here.'),
   }),
   runtimes: group({

@@ -4,6 +4,7 @@
  */
 export type { KeyProvider, WrappedKey } from './keys.ts';
 export { fileKeyProvider } from './key-file.ts';
+export { withRecipients } from './recipients.ts';
 export { openRepository } from './repository.ts';
 export type { RepositoryOptions } from './repository.ts';
 export { openDirectoryStore } from './store/directory.ts';

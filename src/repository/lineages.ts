@@ -57,7 +57,7 @@ export class Lineages {
     if (dataKey === undefined) {
       throw new StasisError('KEY_WRONG', `${object} is wrapped to ${key.recipients.length} other key${key.recipients.length === 1 ? '' : 's'}, not to the one in ${this.#provider.description}`, {
         hint: 'use the key that it was written for, or have its owner add this node as a recipient',
-        details: { object },
+        details: { object, recipient: false },
       });
     }
     const keys = deriveLineageKeys(this.#sodium, lineage, dataKey);

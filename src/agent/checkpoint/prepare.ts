@@ -91,7 +91,9 @@ async function beginWriter(agent: AgentContext, lineage: LineageId | undefined, 
     return await begin(lineage);
   } catch (error) {
     if (lineage === undefined || !UNUSABLE.some((code) => isStasisError(error, code))) throw error;
-    if (!isStasisError(error, 'KEY_MISSING')) agent.log.event('repository.problem', { lineage, err: error });
+    // Lineages that are for the eyes of others only (keys.recipients) are nothing to worry about.
+    const sealed = isStasisError(error, 'KEY_WRONG') && error.details['recipient'] === false;
+    if (!sealed && !isStasisError(error, 'KEY_MISSING')) agent.log.event('repository.problem', { lineage, err: error });
     return begin(undefined);
   }
 }

@@ -1,0 +1,18 @@
+/** To whom new data keys are wrapped, when that is not the node alone. */
+import { StasisError } from '../core/errors.ts';
+import { MAX_RECIPIENTS } from './format/limits.ts';
+import type { KeyProvider } from './keys.ts';
+
+/** `recipients`: hexadecimal X25519 public keys; none for those of the provider. Throws CONFIG_INVALID when there are too many. */
+export function withRecipients(provider: KeyProvider, recipients: readonly string[]): KeyProvider {
+  if (recipients.length === 0) return provider;
+  const unique = [...new Set(recipients)];
+  if (unique.length > MAX_RECIPIENTS) throw new StasisError('CONFIG_INVALID', `keys.recipients has ${unique.length} keys, at most ${MAX_RECIPIENTS} are possible`);
+  return {
+    description: provider.description,
+    signer: provider.signer,
+    recipients: unique.map((key) => Buffer.from(key, 'hex')),
+    sign: (message) => provider.sign(message),
+    unwrap: (wrapped) => provider.unwrap(wrapped),
+  };
+}
