@@ -4,13 +4,16 @@ import { isStasisError, StasisError } from '../core/errors.ts';
 import type { LineageId } from '../core/ids.ts';
 import type { LineageKeys } from './crypto/lineage-keys.ts';
 import { deriveLineageKeys } from './crypto/lineage-keys.ts';
+import { KEY_BYTES } from './crypto/port.ts';
 import type { Sodium } from './crypto/port.ts';
 import { asBuffer, corrupt } from './format/bytes.ts';
 import { decodeLineageKey, encodeLineageKey, MAX_LINEAGE_BYTES } from './format/lineage-key.ts';
+import type { LineageKey } from './format/lineage-key.ts';
 import { MAX_RECIPIENTS } from './format/limits.ts';
 import { lineageName } from './format/names.ts';
 import type { KeyProvider } from './keys.ts';
 import type { Store } from './store/store.ts';
+import { hex } from './trust.ts';
 import type { Trust } from './trust.ts';
 
 export interface OpenLineage {
@@ -50,9 +53,43 @@ export class Lineages {
   }
 
   async open(lineage: LineageId, { signal }: { signal: AbortSignal | undefined }): Promise<OpenLineage> {
+    const { dataKey, keys, epoch } = await this.#unwrap(lineage, signal);
+    dataKey.fill(0);
+    return { keys, epoch };
+  }
+
+  /** What is public about a key, its signature checked. */
+  async inspect(lineage: LineageId, { signal }: { signal: AbortSignal | undefined }): Promise<{ epoch: number; recipients: string[]; signer: string }> {
+    const { epoch, recipients, signer } = await this.#signed(lineage, signal);
+    return { epoch, recipients: recipients.map(({ recipient }) => hex(recipient)), signer: hex(signer) };
+  }
+
+  /** The same data key for other recipients, in the next epoch; not yet in the store. Throws KEY_WRONG when it is not wrapped to us. */
+  async rewrap(lineage: LineageId, change: (recipients: readonly string[]) => readonly string[], { signal }: { signal: AbortSignal | undefined }): Promise<{ object: readonly Uint8Array[]; epoch: number }> {
+    const { dataKey, keys, epoch, recipients } = await this.#unwrap(lineage, signal);
+    try {
+      const wanted = [...new Set(change(recipients.map(({ recipient }) => hex(recipient))))].map((key) => Buffer.from(key, 'hex'));
+      if (wanted.length === 0 || wanted.length > MAX_RECIPIENTS || wanted.some(({ length }) => length !== KEY_BYTES)) {
+        throw new StasisError('USAGE', `a lineage has 1 to ${MAX_RECIPIENTS} recipients of ${KEY_BYTES} bytes, not ${wanted.length}`, { hint: 'stasis keys shred makes a lineage unreadable for everybody' });
+      }
+      const sealed = wanted.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));
+      const signed = encodeLineageKey({ lineage, epoch: epoch + 1, signer: this.#provider.signer, check: keys.check, recipients: sealed });
+      return { object: [signed, await this.#provider.sign(signed)], epoch: epoch + 1 };
+    } finally {
+      dataKey.fill(0);
+    }
+  }
+
+  async #signed(lineage: LineageId, signal: AbortSignal | undefined): Promise<LineageKey> {
     const object = lineageName(lineage);
     const { key, signed, signature } = decodeLineageKey(await this.#read(object, signal), lineage, object);
     this.#trust.check(object, key.signer, signed, signature);
+    return key;
+  }
+
+  async #unwrap(lineage: LineageId, signal: AbortSignal | undefined): Promise<OpenLineage & { dataKey: Uint8Array; recipients: LineageKey['recipients'] }> {
+    const object = lineageName(lineage);
+    const key = await this.#signed(lineage, signal);
     const dataKey = await this.#provider.unwrap(key.recipients);
     if (dataKey === undefined) {
       throw new StasisError('KEY_WRONG', `${object} is wrapped to ${key.recipients.length} other key${key.recipients.length === 1 ? '' : 's'}, not to the one in ${this.#provider.description}`, {
@@ -61,9 +98,8 @@ export class Lineages {
       });
     }
     const keys = deriveLineageKeys(this.#sodium, lineage, dataKey);
-    dataKey.fill(0);
     if (!Buffer.from(keys.check).equals(key.check)) throw new StasisError('KEY_WRONG', `${object} unwraps to a key that is not the lineage's`, { details: { object } });
-    return { keys, epoch: key.epoch };
+    return { keys, epoch: key.epoch, dataKey, recipients: key.recipients };
   }
 
   async #read(object: string, signal: AbortSignal | undefined): Promise<Buffer> {

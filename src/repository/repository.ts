@@ -10,6 +10,7 @@ import type { SodiumChoice } from './crypto/sodium.ts';
 import type { Sodium } from './crypto/port.ts';
 import { cipherByName } from './format/algorithms.ts';
 import { Garbage } from './garbage.ts';
+import { StoreKeyring } from './keyring.ts';
 import type { KeyProvider } from './keys.ts';
 import { Lineages } from './lineages.ts';
 import { StoreMaintenance } from './maintenance.ts';
@@ -23,7 +24,7 @@ import { StagePool } from './stage/pool.ts';
 import type { Store } from './store/store.ts';
 import { Sweeper } from './sweeper.ts';
 import { hex, Trust } from './trust.ts';
-import type { CheckpointReader, CheckpointSummary, CheckpointWriter, Maintenance, Repository, VerifyReport } from './types.ts';
+import type { CheckpointReader, CheckpointSummary, CheckpointWriter, Keyring, Maintenance, Repository, VerifyReport } from './types.ts';
 import { verifyCheckpoint } from './verify.ts';
 import { Writer } from './writer.ts';
 
@@ -74,6 +75,7 @@ class StoreRepository implements Repository {
   readonly #marks: Marks;
   readonly #garbage: Garbage;
   readonly maintenance: Maintenance;
+  readonly keyring: Keyring;
   readonly #lineageOf = new Map<CheckpointId, LineageId>();
 
   constructor({ store, keys, clock, trustedSigners = [], owner = randomBytes(16).toString('hex'), graceMs = DEFAULT_GRACE_MS }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
@@ -89,6 +91,7 @@ class StoreRepository implements Repository {
     const sweeper = new Sweeper({ store, manifests: this.#manifests, marks: this.#marks, clock, owner: ownerId, graceMs });
     this.#garbage = new Garbage(store, this.#manifests, this.#marks, sweeper);
     const parts = { store, manifests: this.#manifests, marks: this.#marks, sweeper, garbage: this.#garbage, graceMs };
+    this.keyring = new StoreKeyring(store, this.#lineages, this.#manifests, sweeper);
     this.maintenance = new StoreMaintenance(parts, ownerId, (id, options) => this.verify(id, options));
   }
 

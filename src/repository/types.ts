@@ -164,8 +164,27 @@ export interface Maintenance {
   releaseOwn(options: { signal: AbortSignal | undefined }): Promise<void>;
 }
 
+export interface LineageKeyInfo {
+  readonly lineage: LineageId;
+  readonly epoch: number;
+  /** Hexadecimal X25519 public keys. */
+  readonly recipients: readonly string[];
+  readonly signer: string;
+  readonly checkpoints: number;
+}
+
+export interface Keyring {
+  /** Looks at signatures only: no secret is needed. */
+  list(options: { signal: AbortSignal | undefined; onProblem?: (object: string, error: Error) => void }): Promise<LineageKeyInfo[]>;
+  /** Wraps the data key to other recipients, in the next epoch, which is returned. Packs and manifests stay. Throws KEY_WRONG when this node cannot read it. */
+  rewrap(lineage: LineageId, change: (recipients: readonly string[]) => readonly string[], options: { signal: AbortSignal | undefined }): Promise<number>;
+  /** Deletes the wrapped key: nobody will ever read the checkpoints of this lineage again. */
+  shred(lineage: LineageId, options: { signal: AbortSignal | undefined }): Promise<void>;
+}
+
 export interface Repository {
   readonly maintenance: Maintenance;
+  readonly keyring: Keyring;
   begin(options: {
     id: CheckpointId;
     /** Continue this lineage (its key is unwrapped); a new one is made when absent. */
