@@ -3,6 +3,7 @@ import type { Clock } from '../core/clock.ts';
 import type { Failpoints } from '../core/failpoint.ts';
 import type { Staging } from '../host/staging.ts';
 import type { TreeThreads } from '../image/tree/index.ts';
+import type { StoreReport } from '../repository/index.ts';
 import type { Repository } from '../repository/types.ts';
 import type { RuntimeRoot, Toolchain } from '../runtime/types.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -57,5 +58,7 @@ export interface AgentContext {
   readonly treeMemories: TreeMemories;
   /** Public facts for whoever asks for the node. */
   readonly keys: { readonly signer: string; readonly recipient: string; readonly trustedSigners: readonly string[]; readonly repository: string };
+  /** Tries the store of the repository. */
+  readonly probeStore: (options: { signal: AbortSignal | undefined }) => Promise<StoreReport>;
   readonly startedMs: number;
 }

@@ -47,6 +47,11 @@ export function agentHandlers(agent: AgentContext): AgentHandlers {
     exportCheckpoint: (request, context) => serveExport(agent, request, context),
     importCheckpoint: (messages, context) => serveImport(agent, messages, context),
     ...repositoryHandlers(agent),
+    probeStore: async (_request, { signal, caller }) => {
+      const report = await agent.probeStore({ signal });
+      agent.log.event('repository.probed', { repository: report.store, usable: report.usable, principal: caller.principal });
+      return report;
+    },
   };
 }
 

@@ -31,7 +31,7 @@ import { recover } from './recover.ts';
 import { retentionRules } from './retention/configured.ts';
 import { Quota } from './retention/quota.ts';
 import { agentHandlers } from './service.ts';
-import { openStore } from './store.ts';
+import { openStore, probe } from './store.ts';
 import { WorkingSets } from './working-sets.ts';
 
 /** deploy/libexec of the package that this file was compiled in, wherever the build lies in it. */
@@ -84,6 +84,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     fills: new Fills(),
     treeMemories: new TreeMemories(join(config.stateDirectory, 'trees')),
     keys: { signer: hex(keys.signer), recipient: own.recipients.map(hex).join(', '), trustedSigners: config.keys.trustedSigners, repository: store.description },
+    probeStore: (options) => probe(config.repository, options),
     startedMs: systemClock.now(),
   };
   await recover(context);

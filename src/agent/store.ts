@@ -1,11 +1,17 @@
 /** The store that the configuration names. */
 import { systemClock } from '../core/clock.ts';
 import type { Config } from '../config/schema.ts';
-import { openDirectoryStore, openS3Store } from '../repository/index.ts';
-import type { ClosableStore, S3Encryption, S3Options } from '../repository/index.ts';
+import { openDirectoryProbe, openDirectoryStore, openS3Probe, openS3Store, probeStore } from '../repository/index.ts';
+import type { ClosableStore, S3Encryption, S3Options, StoreReport } from '../repository/index.ts';
 
 export function openStore({ directory, s3 }: Config['repository']): Promise<ClosableStore> {
   return s3.bucket === '' ? openDirectoryStore(directory) : openS3Store(s3Options(s3));
+}
+
+/** Tries the store with objects of its own. What does not work is in the report, not an error. */
+export async function probe({ directory, s3 }: Config['repository'], options: { signal: AbortSignal | undefined }): Promise<StoreReport> {
+  await using ground = await (s3.bucket === '' ? openDirectoryProbe(directory) : openS3Probe(s3Options(s3)));
+  return await probeStore(ground, systemClock, options);
 }
 
 function s3Options(s3: Config['repository']['s3']): S3Options {

@@ -13,13 +13,14 @@ import { psCommand } from './commands/ps.ts';
 import { pinCommand, repoCommand, unpinCommand } from './commands/repo.ts';
 import { restoreCommand } from './commands/restore.ts';
 import { rmCommand } from './commands/rm.ts';
+import { storeCommand } from './commands/store.ts';
 import { verifyCommand } from './commands/verify.ts';
 import { versionCommand } from './commands/version.ts';
 import { cancelCommand, watchCommand } from './commands/watch.ts';
 import { fail } from './exit.ts';
 import type { Io } from './io.ts';
 
-const commands = [checkpointCommand, restoreCommand, psCommand, listCommand, inspectCommand, verifyCommand, exportCommand, importCommand, rmCommand, pinCommand, unpinCommand, repoCommand, watchCommand, cancelCommand, nodeCommand, configCommand, versionCommand, completionCommand];
+const commands = [checkpointCommand, restoreCommand, psCommand, listCommand, inspectCommand, verifyCommand, exportCommand, importCommand, rmCommand, pinCommand, unpinCommand, repoCommand, watchCommand, cancelCommand, nodeCommand, storeCommand, configCommand, versionCommand, completionCommand];
 
 export function createProgram(io: Io): Command {
   const program = new Command('stasis')

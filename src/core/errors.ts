@@ -36,6 +36,7 @@ export const errorTable = {
   WRITER_FENCED: { grpc: 10, exit: 20, retry: true },
   STORE_UNAVAILABLE: { grpc: 14, exit: 20, retry: true },
   STORE_READ_ONLY: { grpc: 9, exit: 20, retry: false },
+  STORE_UNFIT: { grpc: 9, exit: 20, retry: false },
   OBJECT_CORRUPT: { grpc: 15, exit: 30, retry: false },
   OBJECT_MISSING: { grpc: 15, exit: 30, retry: false },
   FORMAT_UNSUPPORTED: { grpc: 9, exit: 30, retry: false },

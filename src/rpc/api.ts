@@ -333,6 +333,26 @@ export interface Node {
   readonly callerRoles: readonly string[];
 }
 
+export type ProbeStoreRequest = Readonly<Record<never, never>>;
+
+export interface ProbeStoreResponse {
+  readonly store: string;
+  readonly usable: boolean;
+  readonly checks: readonly StoreCheck[];
+  readonly putLatencyUs: number;
+  readonly getLatencyUs: number;
+  readonly putBytesPerSecond: number;
+  readonly getBytesPerSecond: number;
+}
+
+export interface StoreCheck {
+  readonly name: string;
+  readonly required: boolean;
+  readonly outcome: 'passed' | 'failed' | 'absent' | 'skipped';
+  readonly message: string;
+  readonly tookMs: number;
+}
+
 export interface RuntimeInfo {
   readonly name: string;
   readonly binary: string;
@@ -376,6 +396,7 @@ export interface AgentHandlers {
   repositoryStats(request: RepositoryStatsRequest, context: CallContext): Promise<RepositoryStatsResponse>;
   checkRepository(request: CheckRepositoryRequest, context: CallContext): AsyncIterable<CheckRepositoryEvent>;
   pruneRepository(request: PruneRepositoryRequest, context: CallContext): AsyncIterable<PruneRepositoryEvent>;
+  probeStore(request: ProbeStoreRequest, context: CallContext): Promise<ProbeStoreResponse>;
 }
 
 export interface CallOptions {

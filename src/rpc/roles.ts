@@ -2,7 +2,7 @@
  * Who may call what. Roles come from the organizational units (OU) of the client's certificate, several allowed;
  * whoever can open the agent's UNIX socket (root) has all of them.
  * - viewer looks: containers, checkpoints, operations, the node.
- * - operator starts work that runs nobody's code: checkpoint, verify, check, delete, pin, prune, cancel.
+ * - operator starts work that runs nobody's code: checkpoint, verify, check, delete, pin, prune, cancel, probe of the store.
  * - restorer starts processes out of a checkpoint, or takes it out of the repository in plaintext: restore, verify, check, cancel,
  *   export; and import, which puts a stranger's checkpoint beside those that may be restored.
  * Operators and restorers are viewers, too.
@@ -35,6 +35,7 @@ export const allowedRoles: Readonly<Record<MethodName, readonly Role[]>> = {
   repositoryStats: anybody,
   checkRepository: workers,
   pruneRepository: ['operator'],
+  probeStore: ['operator'],
 };
 
 export const localCaller: Caller = { principal: 'local', roles: new Set(roles), transport: 'unix' };

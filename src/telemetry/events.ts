@@ -50,6 +50,7 @@ export const events = {
   'guard.fired': { level: 'error', meaning: 'A container stood still beyond its budget and was thawed by the guard.' },
   'guard.stale': { level: 'warn', meaning: 'A guard of a dead agent was found and taken care of.' },
   'repository.opened': { level: 'info', meaning: 'The repository is open; with its place.' },
+  'repository.probed': { level: 'info', meaning: 'The store was tried on request; with whether it is fit for a repository.' },
   'repository.problem': { level: 'error', meaning: 'An object of the repository cannot be read or is damaged.' },
   'repository.discarded': { level: 'info', meaning: 'What an unfinished checkpoint had written was removed.' },
   'repository.pruned': { level: 'info', meaning: 'A prune has ended; with what it removed and what had to stay.' },

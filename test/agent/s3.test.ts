@@ -66,6 +66,14 @@ void describe('the agent on a bucket', () => {
     assert.equal(await agent.stop(), 0);
   });
 
+  void it('tries its store when asked', async () => {
+    const agent = await agentOnS3();
+    const report = await agent.client.probeStore({}, { signal: undefined });
+    assert.equal(report.usable, true, JSON.stringify(report.checks));
+    assert.equal(report.store, `s3:${bucket}/${prefix}`);
+    assert.equal(await agent.stop(), 0);
+  });
+
   for (const step of CHECKPOINT_STEPS) {
     void it(`killed at ${step}: the container runs, the bucket is clean, the next checkpoint works`, async () => {
       const dying = await agentOnS3({ STASIS_TESTING_FAILPOINT: `checkpoint.${step}=kill` });

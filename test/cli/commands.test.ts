@@ -119,6 +119,19 @@ void describe('commands', () => {
     assert.deepEqual((await stasis('cancel', 'nothing')).status, 10);
   });
 
+  void test('store probe: a table, and a failure when something that is needed does not work', async () => {
+    const { status, stdout, stderr } = await run(['store', 'probe', '--socket', h.socket]);
+    assert.equal(status, 20);
+    assert.match(stdout, /^put +yes +objects can be written$/m);
+    assert.match(stdout, /^conditional put +- +the store does not have it$/m);
+    assert.match(stdout, /^delete +FAILED +cannot delete packs\/a: AccessDenied$/m);
+    assert.match(stderr, /error: s3:bucket\/prefix is not fit for a repository: delete failed/);
+    const json = await run(['store', 'probe', '--json', '--socket', h.socket]);
+    const [document = '', failure = ''] = json.stdout.trim().split('\n}\n');
+    assert.equal((JSON.parse(`${document}\n}`) as { put_latency_us: number }).put_latency_us, 4000);
+    assert.equal((JSON.parse(failure) as { code: string }).code, 'STORE_UNFIT');
+  });
+
   void test('node', async () => {
     const { stdout } = await stasis('node');
     assert.match(stdout, /^CRIU: +4\.2\.1$/m);

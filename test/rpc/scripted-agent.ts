@@ -208,6 +208,14 @@ export function scriptedAgent(): Script {
       note('pruneRepository', request, context);
       yield { type: 'report' as const, report: { ...pruneReport, dryRun: request.dryRun } };
     },
+    probeStore: async (request, context) => {
+      note('probeStore', request, context);
+      const check = { name: 'put', required: true, outcome: 'passed' as const, message: 'objects can be written', tookMs: 12 };
+      return {
+        store: 's3:bucket/prefix', usable: false, putLatencyUs: 4000, getLatencyUs: 2000, putBytesPerSecond: 1 << 20, getBytesPerSecond: 2 << 20,
+        checks: [check, { name: 'conditional put', required: false, outcome: 'absent' as const, message: 'the store does not have it', tookMs: 1 }, { ...check, name: 'delete', outcome: 'failed' as const, message: 'cannot delete packs/a: AccessDenied' }],
+      };
+    },
     getNode: async (request, context) => {
       note('getNode', request, context);
       return { ...node, callerRoles: [...context.caller.roles] };

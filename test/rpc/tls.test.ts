@@ -38,6 +38,7 @@ const call: Readonly<Record<MethodName, (client: AgentClient) => Promise<unknown
   repositoryStats: (client) => client.repositoryStats({}, none),
   checkRepository: (client) => collect(client.checkRepository({ readData: false }, none)),
   pruneRepository: (client) => collect(client.pruneRepository({ dryRun: true, reason: '' }, none)),
+  probeStore: (client) => client.probeStore({}, none),
 };
 
 void describe('mutual TLS', () => {

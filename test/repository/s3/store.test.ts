@@ -12,12 +12,18 @@ import { anySignal, failure, load, save, withDirectory, withRepository } from '.
 import { bucket, createBucket, quick, rawClient, s3Options, testStore, useTestCredentials } from './setup.ts';
 
 let server: Radosgw;
+/** The one for uploads in parts and encryption. */
+let posix: Radosgw;
 before(async () => {
   useTestCredentials();
   server = await startRadosgw();
-  await createBucket(server.endpoint);
+  posix = await startRadosgw({ backend: 'posix' });
+  await Promise.all([server, posix].map(({ endpoint }) => createBucket(endpoint)));
 });
-after(() => server[Symbol.asyncDispose]());
+after(async () => {
+  await server?.[Symbol.asyncDispose]();
+  await posix?.[Symbol.asyncDispose]();
+});
 
 storeSuite('s3', async (use) => {
   const store = await testStore(server.endpoint);
@@ -50,19 +56,19 @@ void test('s3: lists of many pages are whole and in order', async () => {
 
 void test('s3: objects above the threshold go up in parts, and a cancelled upload leaves none', async () => {
   const tuning = { ...quick, multipartAbove: 6 << 20, partBytes: 5 << 20 };
-  const store = await testStore(server.endpoint, { tuning });
+  const store = await testStore(posix.endpoint, { tuning });
   const bytes = randomBytes(13 << 20);
   await store.put('packs/large', [bytes.subarray(0, 1000), bytes.subarray(1000)], anySignal);
   assert.deepEqual(Buffer.from(await store.get('packs/large', undefined, anySignal)), bytes);
   assert.deepEqual(Buffer.from(await store.get('packs/large', { offset: (5 << 20) - 10, length: 20 }, anySignal)), bytes.subarray((5 << 20) - 10, (5 << 20) + 10));
 
-  const slow = await testStore(server.endpoint, { tuning, bandwidth: 4 << 20 });
+  const slow = await testStore(posix.endpoint, { tuning, bandwidth: 4 << 20 });
   const controller = new AbortController();
   const put = slow.put('packs/cancelled', [bytes], { signal: controller.signal });
   setTimeout(() => controller.abort(new Error('enough')), 1000);
   await assert.rejects(put, /enough/);
   assert.equal(await store.head('packs/cancelled', anySignal), undefined);
-  const uploads = await rawClient(server.endpoint).send(new ListMultipartUploadsCommand({ Bucket: bucket }));
+  const uploads = await rawClient(posix.endpoint).send(new ListMultipartUploadsCommand({ Bucket: bucket }));
   assert.deepEqual(uploads.Uploads ?? [], []);
 });
 
@@ -86,17 +92,17 @@ void test('s3: what the provider encrypts comes back, and the customer key is ne
     const bytes = randomBytes(100_000);
     for (const encryption of [{ kind: 'customer', keyFile }, { kind: 'kms', keyId: kmsKeyId }] as const) {
       const options = { encryption, prefix: encryption.kind };
-      const store = await testStore(server.endpoint, options);
+      const store = await testStore(posix.endpoint, options);
       await store.put('packs/a', [bytes], anySignal);
       assert.deepEqual(Buffer.from(await store.get('packs/a', { offset: 70_000, length: 30_000 }, anySignal)), bytes.subarray(70_000));
       assert.equal((await store.head('packs/a', anySignal))?.size, bytes.length);
       await store.put('packs/parts', [bytes], anySignal);
-      const open = await testStore(server.endpoint, { prefix: encryption.kind });
+      const open = await testStore(posix.endpoint, { prefix: encryption.kind });
       const outcome = await failure(open.get('packs/a', undefined, anySignal));
       assert.equal(outcome, encryption.kind === 'customer' ? 'CONFIG_INVALID' : 'none');
     }
     await writeFile(keyFile, 'too short');
-    assert.equal(await failure(testStore(server.endpoint, { encryption: { kind: 'customer', keyFile } })), 'CONFIG_INVALID');
+    assert.equal(await failure(testStore(posix.endpoint, { encryption: { kind: 'customer', keyFile } })), 'CONFIG_INVALID');
   }));
 
 void test('s3: every refusal has its code and a hint', async () => {
