@@ -8,6 +8,7 @@ import type {
   CheckRepositoryEvent, CheckRepositoryRequest, PinCheckpointRequest, PinCheckpointResponse, PruneRepositoryEvent, PruneRepositoryRequest, RepositoryStatsRequest, RepositoryStatsResponse,
 } from './api-repository.ts';
 import type { Role } from './roles.ts';
+import type { ProbeStoreRequest, ProbeStoreResponse } from './store-report.ts';
 
 export type * from './api-repository.ts';
 
@@ -331,26 +332,6 @@ export interface Node {
   readonly repository: { readonly description: string; readonly cipher: string; readonly freeBytes?: number };
   readonly operationsRunning: number;
   readonly callerRoles: readonly string[];
-}
-
-export type ProbeStoreRequest = Readonly<Record<never, never>>;
-
-export interface ProbeStoreResponse {
-  readonly store: string;
-  readonly usable: boolean;
-  readonly checks: readonly StoreCheck[];
-  readonly putLatencyUs: number;
-  readonly getLatencyUs: number;
-  readonly putBytesPerSecond: number;
-  readonly getBytesPerSecond: number;
-}
-
-export interface StoreCheck {
-  readonly name: string;
-  readonly required: boolean;
-  readonly outcome: 'passed' | 'failed' | 'absent' | 'skipped';
-  readonly message: string;
-  readonly tookMs: number;
 }
 
 export interface RuntimeInfo {

@@ -24,7 +24,7 @@ export interface Proof {
 
 export interface Story {
   readonly chapters: readonly Chapter[];
-  readonly proofs: readonly Proof[];
+  readonly proofs: Proof[];
 }
 
 export async function tell(say: (line: string) => void): Promise<Story> {

@@ -2,7 +2,7 @@
 import { Argument } from 'commander';
 import type { Command } from 'commander';
 import { StasisError } from '../../core/errors.ts';
-import type { ProbeStoreResponse, StoreCheck } from '../../rpc/api.ts';
+import type { ProbeStoreResponse, StoreCheck } from '../../rpc/store-report.ts';
 import { agentOptions, withAgent } from '../agent.ts';
 import type { AgentOptions } from '../agent.ts';
 import { exitHelp } from '../exit.ts';
