@@ -15,7 +15,7 @@ import type { ManifestHeader } from './format/manifest.ts';
 import { checkpointOfManifest, MANIFESTS, manifestName } from './format/names.ts';
 import type { KeyProvider } from './keys.ts';
 import type { Lineages, OpenLineage } from './lineages.ts';
-import { BODY_WINDOW_LOG, compressBody, decompress } from './stage/compress.ts';
+import { Compressor, decompressInto } from './stage/compress.ts';
 import type { Store } from './store/store.ts';
 import { hex } from './trust.ts';
 import type { Trust } from './trust.ts';
@@ -63,7 +63,7 @@ export class Manifests {
 
   async write(manifest: NewManifest, { signal }: Options): Promise<CheckpointSummary> {
     const body = encodeBody(manifest.summary, manifest.tables);
-    const packed = compressBody(body);
+    const packed = new Compressor().always(body);
     const sealed = Buffer.allocUnsafe(packed.length + sealOverhead[ciphers['xchacha20-poly1305']]);
     for (const [length, most, what] of [[body.length, MAX_BODY_BYTES, 'bytes of body'], [sealed.length, MAX_MANIFEST_BYTES, 'bytes of manifest']] as const) {
       if (length > most) throw new StasisError('LIMIT_EXCEEDED', `this checkpoint needs ${length} ${what}; the format allows ${most}`, { hint: 'docs/FORMAT.md lists the limits and their reasons' });
@@ -132,8 +132,8 @@ export class Manifests {
     }
     const packed = Buffer.allocUnsafe(Math.max(0, sealed.length - sealOverhead[ciphers['xchacha20-poly1305']]));
     if (!this.#sodium.open(packed, sealed, headerBytes, lineage.keys.manifestKey)) throw corrupt(object, 'its seal is broken');
-    const body = decompress(packed, header.bodyLength, BODY_WINDOW_LOG);
-    if (body === undefined) throw corrupt(object, 'its body does not expand to its length');
+    const body = Buffer.alloc(header.bodyLength);
+    if (!decompressInto(body, packed)) throw corrupt(object, 'its body does not expand to its length');
     return { header, lineage, body, size: bytes.length };
   }
 

@@ -2,7 +2,7 @@
 import { StasisError } from '../core/errors.ts';
 import { asBuffer } from './format/bytes.ts';
 import { packObject } from './format/body.ts';
-import { MAX_CHUNK_BYTES, MAX_READ_BYTES } from './format/limits.ts';
+import { MAX_READ_BYTES } from './format/limits.ts';
 import type { SegmentList } from './format/segments.ts';
 import { ZERO } from './format/segments.ts';
 import type { Sodium } from './crypto/port.ts';
@@ -13,7 +13,7 @@ import { planFetches, storedParts } from './plan.ts';
 import type { PlannedFetch, PlannedPart } from './plan.ts';
 import { fromWire } from './stage/messages.ts';
 import type { ChunkSecrets } from './stage/messages.ts';
-import { Opener } from './stage/opener.ts';
+import { newOpenScratch, Opener } from './stage/opener.ts';
 import type { StagePool } from './stage/pool.ts';
 import { SinkEncoder } from './stage/wire-sink.ts';
 import type { Store } from './store/store.ts';
@@ -46,7 +46,7 @@ export class Reader implements CheckpointReader {
     this.#manifest = manifest;
     this.#store = store;
     this.#pool = pool;
-    this.#opener = new Opener(sodium, secretsOf(manifest), Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES));
+    this.#opener = new Opener(sodium, secretsOf(manifest), newOpenScratch());
   }
 
   async read(blob: string, range: { offset: number; length: number } | undefined, { signal }: { signal: AbortSignal | undefined }): Promise<Uint8Array> {

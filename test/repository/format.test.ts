@@ -9,7 +9,8 @@ import { ByteReader, ByteWriter } from '../../src/repository/format/bytes.ts';
 import { ChunkTable } from '../../src/repository/format/chunk-table.ts';
 import { SegmentList, ZERO } from '../../src/repository/format/segments.ts';
 import { stripZeroPages } from '../../src/repository/stage/zero-runs.ts';
-import { compress, decompress } from '../../src/repository/stage/compress.ts';
+import { systemZstd } from '../../src/host/zstd.ts';
+import { Compressor, decompressInto, nodeZstd } from '../../src/repository/stage/compress.ts';
 import { codeOf } from './support.ts';
 
 const summary = { bytes: { raw: 1, zero: 2, reused: 3, stored: 4 }, description: { a: ['b', 1] } };
@@ -206,21 +207,43 @@ void test('zero pages are taken out, and put back they give the same bytes', () 
   );
 });
 
-void test('compression: only where it pays, exactly back, never more than declared', () => {
-  const text = Buffer.from('all work and no play '.repeat(20_000));
-  const packed = compress(text);
-  assert.equal(packed.codec, 1);
-  assert.ok(packed.payload.length < text.length / 50);
-  assert.ok(decompress(packed.payload, text.length)?.equals(text));
-  assert.equal(decompress(packed.payload, text.length - 1), undefined, 'a bomb stops at what was declared');
-  assert.equal(decompress(packed.payload, text.length + 1), undefined);
-  assert.equal(decompress(packed.payload.subarray(0, -3), text.length), undefined);
-  assert.equal(decompress(randomBytes(100), 100), undefined);
-  for (const length of [1, 100, 65_535, 65_536, 1 << 20]) {
-    const noise = randomBytes(length);
-    assert.deepEqual(compress(noise), { codec: 0, payload: noise });
-  }
-  // Half of it pays, wherever the half is.
-  const mixed = Buffer.concat([randomBytes(1 << 19), Buffer.alloc(1 << 19, 'abc')]);
-  assert.equal(compress(mixed).codec, 1);
+for (const [name, zstd] of [['system', systemZstd], ['node', nodeZstd]] as const) {
+  void test(`compression by ${name}: only where it pays, exactly back, never more than declared`, () => {
+    assert.ok(zstd !== undefined, 'the box has libzstd');
+    const compressor = new Compressor(zstd);
+    const expanded = (payload: Uint8Array, length: number): Buffer | undefined => {
+      const out = Buffer.alloc(length);
+      return decompressInto(out, payload, zstd) ? out : undefined;
+    };
+    const text = Buffer.from('all work and no play '.repeat(20_000));
+    const packed = compressor.compress(text);
+    assert.equal(packed.codec, 1);
+    assert.ok(packed.payload.length < text.length / 50);
+    const payload = Buffer.from(packed.payload);
+    assert.ok(expanded(payload, text.length)?.equals(text));
+    assert.equal(expanded(payload, text.length - 1), undefined, 'a bomb stops at what was declared');
+    assert.equal(expanded(payload, text.length + 1), undefined);
+    assert.equal(expanded(payload.subarray(0, -3), text.length), undefined);
+    assert.equal(expanded(randomBytes(100), 100), undefined);
+    assert.equal(expanded(Buffer.alloc(0), 1), undefined);
+    for (const length of [1, 100, 65_535, 65_536, 1 << 20]) {
+      const noise = randomBytes(length);
+      assert.deepEqual(compressor.compress(noise), { codec: 0, payload: noise });
+    }
+    // Half of it pays, wherever the half is.
+    const mixed = Buffer.concat([randomBytes(1 << 19), Buffer.alloc(1 << 19, 'abc')]);
+    assert.equal(compressor.compress(mixed).codec, 1);
+  });
+}
+
+void test('what one zstd writes the other reads', () => {
+  assert.ok(systemZstd !== undefined);
+  fc.assert(fc.property(fc.uint8Array({ maxLength: 3000 }), fc.nat({ max: 40 }), (bytes, times) => {
+    const data = Buffer.concat(Array.from({ length: times + 1 }, () => bytes));
+    for (const [from, to] of [[systemZstd, nodeZstd], [nodeZstd, systemZstd]] as const) {
+      const out = Buffer.alloc(data.length);
+      assert.ok(decompressInto(out, new Compressor(from).always(data), to));
+      assert.ok(out.equals(data));
+    }
+  }));
 });

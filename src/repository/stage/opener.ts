@@ -1,11 +1,12 @@
 /** Opens chunks: unseals, expands, checks. Used in the workers for bulk and in the main thread for small reads. */
 import { StasisError } from '../../core/errors.ts';
 import { ciphers, isCompressed, isPaged, sealOverhead } from '../format/algorithms.ts';
+import { MAX_CHUNK_BYTES } from '../format/limits.ts';
 import { ChunkAad } from '../format/pack.ts';
 import { chunkId } from '../crypto/lineage-keys.ts';
 import { pagedChunkId, PageHasher } from '../crypto/page-digests.ts';
 import type { Sodium } from '../crypto/port.ts';
-import { decompress } from './compress.ts';
+import { decompressInto } from './compress.ts';
 import type { ChunkSecrets } from './messages.ts';
 
 export interface SealedChunk {
@@ -14,15 +15,25 @@ export interface SealedChunk {
   readonly codec: number;
 }
 
+/** What openers of one thread work in, one after the other. */
+export interface OpenScratch {
+  readonly unsealed: Buffer;
+  readonly expanded: Buffer;
+}
+
+export function newOpenScratch(): OpenScratch {
+  return { unsealed: Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES), expanded: Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES) };
+}
+
 export class Opener {
   readonly #sodium: Sodium;
   readonly #secrets: ChunkSecrets;
   readonly #aad: ChunkAad;
-  readonly #scratch: Buffer;
+  readonly #scratch: OpenScratch;
   #hasher: PageHasher | undefined;
 
-  /** `scratch` holds at least MAX_CHUNK_BYTES and is overwritten by every call. */
-  constructor(sodium: Sodium, secrets: ChunkSecrets, scratch: Buffer) {
+  /** `scratch` is overwritten by every call. */
+  constructor(sodium: Sodium, secrets: ChunkSecrets, scratch: OpenScratch) {
     this.#sodium = sodium;
     this.#secrets = secrets;
     this.#aad = new ChunkAad(secrets.lineage);
@@ -35,10 +46,15 @@ export class Opener {
    */
   open(chunk: SealedChunk, sealed: Buffer, where: () => string, verify: boolean): Buffer {
     const payload = this.#unseal(chunk, sealed, where);
-    const data = isCompressed(chunk.codec) ? decompress(payload, chunk.raw) : payload;
+    const data = isCompressed(chunk.codec) ? this.#expand(payload, chunk.raw) : payload;
     if (data?.length !== chunk.raw) throw damaged(where(), 'it does not expand to its length');
     if ((verify || this.#secrets.cipher === ciphers.null) && !this.#id(chunk, data).equals(chunk.id)) throw damaged(where(), 'its contents do not match its id');
     return data;
+  }
+
+  #expand(payload: Buffer, length: number): Buffer | undefined {
+    const out = this.#scratch.expanded.subarray(0, length);
+    return decompressInto(out, payload) ? out : undefined;
   }
 
   #id(chunk: SealedChunk, data: Buffer): Buffer {
@@ -49,7 +65,7 @@ export class Opener {
 
   #unseal(chunk: SealedChunk, sealed: Buffer, where: () => string): Buffer {
     if (this.#secrets.cipher === ciphers.null) return sealed;
-    const out = this.#scratch.subarray(0, sealed.length - sealOverhead[this.#secrets.cipher]);
+    const out = this.#scratch.unsealed.subarray(0, sealed.length - sealOverhead[this.#secrets.cipher]);
     if (!this.#sodium.open(out, sealed, this.#aad.set(chunk.id, chunk.codec, chunk.raw), this.#secrets.chunkKey)) {
       throw damaged(where(), 'its seal is broken');
     }

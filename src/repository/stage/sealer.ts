@@ -12,7 +12,7 @@ import type { Sodium } from '../crypto/port.ts';
 import { NONCE_BYTES } from '../crypto/port.ts';
 import { ChunkIndex } from './chunk-index.ts';
 import type { SharedIndex } from './chunk-index.ts';
-import { compress } from './compress.ts';
+import { Compressor } from './compress.ts';
 import type { ChunkPages, ChunkSecrets, SealedPiece, ShippedPack, WirePiece } from './messages.ts';
 import { FRESH, PageMatcher } from './page-matcher.ts';
 import type { SharedPages } from './page-table.ts';
@@ -52,6 +52,7 @@ export class Sealer {
   readonly #aad: ChunkAad;
   readonly #hasher: PageHasher;
   readonly #matcher: PageMatcher | undefined;
+  readonly #compressor = new Compressor();
   readonly #nonce = Buffer.alloc(NONCE_BYTES);
   #pack: OpenPack | undefined;
   #gathered: Gathered | undefined;
@@ -154,7 +155,7 @@ export class Sealer {
   }
 
   async #store(index: number, id: Buffer, data: Buffer, digests: Buffer | undefined): Promise<void> {
-    const packed = compress(data);
+    const packed = this.#compressor.compress(data);
     const codec = digests === undefined ? packed.codec : packed.codec | PAGED;
     const { payload } = packed;
     const stored = payload.length + sealOverhead[this.#secrets.cipher];

@@ -9,7 +9,7 @@ import { HEADROOM_BYTES } from '../crypto/page-digests.ts';
 import type { Sodium } from '../crypto/port.ts';
 import type { ChunkProblem, FromWorker, SealedPiece, ToWorker, WorkerSettings } from './messages.ts';
 import { toWire } from './messages.ts';
-import { Opener } from './opener.ts';
+import { newOpenScratch, Opener } from './opener.ts';
 import type { PackPort } from './sealer.ts';
 import { Sealer } from './sealer.ts';
 import { writeSink } from './sink.ts';
@@ -60,7 +60,7 @@ class StageWorker {
   readonly #collector = new Collector();
   readonly #scratch = Buffer.allocUnsafeSlow(HEADROOM_BYTES + MAX_CHUNK_BYTES);
   /** Its own: a chunk is opened while a piece in the other one waits for a buffer. */
-  readonly #openScratch = Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES);
+  readonly #openScratch = newOpenScratch();
   #busy = false;
 
   constructor(port: Port, sodium: Sodium) {
