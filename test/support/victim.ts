@@ -68,7 +68,8 @@ function leftoverTables(pid: number): string[] {
 export interface Session {
   /** All living processes of this run of the runtime, by name. */
   pids(comm?: string): number[];
-  kill(...comms: string[]): void;
+  /** Returns how many there were. */
+  kill(...comms: string[]): number;
   /** Fails unless all of it is gone soon. */
   assertGone(): Promise<void>;
 }
@@ -92,7 +93,11 @@ export function openSession(number: string): Session | undefined {
   });
   return {
     pids,
-    kill: (...comms) => { for (const pid of comms.flatMap(pids)) killIfThere(pid); },
+    kill: (...comms) => {
+      const found = comms.flatMap(pids);
+      found.forEach(killIfThere);
+      return found.length;
+    },
     assertGone: async () => {
       for (let waited = 0; pids().length > 0 && waited < 5000; waited += 20) await delay(20);
       assert.deepEqual(pids(), [], 'processes of the runtime are left');
