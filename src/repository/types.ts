@@ -58,7 +58,8 @@ export interface CheckpointWriter {
   /** Waits until all packs are durable, then writes the manifest. The checkpoint exists when this resolves. */
   commit(description: Description, options: { signal: AbortSignal | undefined }): Promise<CheckpointSummary>;
   /** Stops what is in flight and deletes what was written. Never throws for what it could not delete. */
-  abort(): Promise<void>;
+  /** False when something of it stays behind, because the store did not let go of it: discard() it later. */
+  abort(): Promise<boolean>;
 }
 
 export interface ExtractJob {

@@ -62,6 +62,7 @@ export class Writer implements CheckpointWriter {
   readonly #inFlight = new Set<Promise<unknown>>();
   readonly #counts = { raw: 0, zero: 0, reused: 0, stored: 0 };
   #state: State = 'open';
+  #manifestSent = false;
 
   constructor(options: WriterOptions) {
     this.#options = options;
@@ -155,6 +156,7 @@ export class Writer implements CheckpointWriter {
     // A writer that stood still for long may have been given up for dead, and what it wrote or relied on removed. Before the
     // manifest this ends it without a trace; behind it catches a pause between the two, and abort() takes the manifest back.
     await marks.requireHeld(mark, { signal });
+    this.#manifestSent = true;
     const result = await manifests.write({ checkpoint: this.id, cipher, lineage, createdMs: clock.now(), summary, tables }, { signal });
     await marks.requireHeld(mark, { signal });
     this.#state = 'committed';
@@ -164,12 +166,16 @@ export class Writer implements CheckpointWriter {
     return result;
   }
 
-  async abort(): Promise<void> {
-    if (this.#state === 'committed' || this.#state === 'aborted') return;
-    const attempted = this.#state === 'committing';
+  async abort(): Promise<boolean> {
+    if (this.#state === 'committed' || this.#state === 'aborted') return true;
     this.#state = 'aborted';
     await this.#end();
-    await this.#remove(attempted).catch(() => undefined);
+    try {
+      await this.#remove();
+      return true;
+    } catch {
+      return false;
+    }
   }
 
   async #end(): Promise<void> {
@@ -178,12 +184,14 @@ export class Writer implements CheckpointWriter {
     this.#options.pool.indexes.give(this.#places.shared);
   }
 
-  async #remove(attempted: boolean): Promise<void> {
-    const { store, marks, mark, garbage } = this.#options;
+  async #remove(): Promise<void> {
+    const { store, marks, mark, garbage, lineage } = this.#options;
     const signal = undefined;
     // A put that failed may have put it there all the same, and others may rely on it by now.
-    if (attempted) return garbage.takeBack(this.id, this.lineage, { signal });
+    if (this.#manifestSent) return garbage.takeBack(this.id, this.lineage, { signal });
     for await (const { name } of store.list(packsOf(this.id), { signal })) await store.delete(name, { signal });
+    // Nobody else can know of a lineage that has no checkpoint.
+    if ('object' in lineage) await store.delete(lineageName(this.lineage), { signal });
     await marks.remove(mark, { signal });
   }
 

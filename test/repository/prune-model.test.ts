@@ -49,7 +49,7 @@ class Gate implements Store {
   }
 
   /** Everything in flight fails, and so does whatever its callers do about it. */
-  async crash(running: () => number, end: () => Promise<void> | undefined): Promise<void> {
+  async crash(running: () => number, end: () => Promise<unknown> | undefined): Promise<void> {
     this.#generation += 1;
     const was = this.open;
     this.open = true;

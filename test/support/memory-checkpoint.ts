@@ -51,7 +51,7 @@ export class MemoryCheckpoint implements CheckpointWriter, CheckpointReader {
     return { ...this.summary, description };
   }
 
-  async abort(): Promise<void> {}
+  async abort(): Promise<boolean> { return true; }
 
   get summary(): CheckpointSummary {
     return { id: this.id, lineage: this.lineage, createdMs: 0, cipher: 'null', signer: '', description: {}, bytes: this.bytes() };

@@ -57,8 +57,9 @@ export class MemoryWriter implements CheckpointWriter {
     return { id: this.id, lineage: this.lineage, createdMs: 0, cipher: 'null', signer: randomBytes(32).toString('hex'), description, bytes: this.bytes() };
   }
 
-  async abort(): Promise<void> {
+  async abort(): Promise<boolean> {
     this.aborted = true;
+    return true;
   }
 
   blob(name: string): Buffer {

@@ -41,9 +41,10 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   const writer = await beginWriter(agent, request.newLineage ? undefined : agent.lineages.of(container)?.lineage, signal);
   let manifest: 'none' | 'written' | 'committed' = 'none';
   undo.defer(async () => {
-    if (manifest === 'none') await writer.abort();
+    const clean = manifest !== 'none' || (await writer.abort());
     if (manifest === 'written') await agent.repository.delete(writer.id, { signal: undefined });
-    agent.journal.remove(operation.id);
+    // What the store did not let go of is removed by the next start.
+    if (clean) agent.journal.remove(operation.id);
   });
   agent.journal.write({
     kind: 'checkpoint', operation: operation.id, step: 'prepare', checkpoint: writer.id, lineage: writer.lineage, stop,

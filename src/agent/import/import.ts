@@ -62,11 +62,12 @@ interface Prepared {
 
 async function prepare(agent: AgentContext, request: ImportRequest, operation: Operation, undo: AsyncDisposableStack, signal: AbortSignal): Promise<Prepared> {
   const staging = undo.use(await agent.staging.open(operation.id));
-  undo.defer(() => agent.journal.remove(operation.id));
+  let clean = true;
+  undo.defer(() => { if (clean) agent.journal.remove(operation.id); });
   agent.journal.write({ kind: 'import', operation: operation.id, step: 'prepare', checkpoint: request.checkpoint, stagingDirectory: staging.directory });
   const writer = await agent.repository.begin({ id: request.checkpoint, lineage: undefined, cipher: agent.settings.cipher }, { signal });
   undo.defer(async () => {
-    if (!(await agent.repository.exists(request.checkpoint, { signal: undefined }))) await writer.abort();
+    if (!(await agent.repository.exists(request.checkpoint, { signal: undefined }))) clean = await writer.abort();
   });
   const images = join(staging.directory, 'images');
   mkdirSync(images, { mode: 0o700 });
