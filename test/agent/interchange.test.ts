@@ -1,16 +1,13 @@
 /** Containers go from podman through Stasis to podman, and from podman to Stasis, and go on where they stood. */
 import assert from 'node:assert/strict';
-import { execFileSync } from 'node:child_process';
-import { chmodSync, cpSync, createReadStream, existsSync, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isStasisError } from '../../src/core/errors.ts';
-import { MNT_DETACH, mount, umount } from '../../src/host/libc.ts';
-import type { ExportResult, ImportMessage, ImportResult } from '../../src/rpc/archives.ts';
 import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { IMAGE, IMAGE_DIRECTORY, exported, imported, makeBundle, makeImage, pidOf, run, start, withSpec, type Json } from '../support/podman.ts';
 
-const IMAGE = 'localhost/interchange:1';
 const EXPORTS = '/srv/interchange';
 /** Counts in memory and in a file, after it has deleted and made some others. */
 const program = [
@@ -21,16 +18,11 @@ const program = [
 let home: AgentHome;
 let agent: TestAgent;
 
-function run(command: string, ...args: string[]): string {
-  return execFileSync(command, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
-}
-
 before(async () => {
   mkdirSync(EXPORTS, { recursive: true });
   home = makeHome();
   agent = await startAgent(home);
-  const programs = ['sh', 'dash', 'sleep', 'rm', 'mkdir', 'ln'].map((name) => `usr/bin/${name}`).join(' ');
-  execFileSync('sh', ['-c', `rm -rf /srv/image && mkdir -p /srv/image/etc/old /srv/image/dev /srv/image/proc /srv/image/sys && cd /srv/image && touch etc/gone etc/old/one etc/old/two && (cd / && tar --create bin lib lib64 usr/lib64 usr/lib/*-linux-gnu/lib*.so* usr/lib/*-linux-gnu/ld-linux* ${programs}) | tar --extract && tar --create . | podman import --quiet - ${IMAGE}`], { stdio: ['ignore', 'ignore', 'inherit'] });
+  makeImage();
 });
 
 after(async () => {
@@ -38,16 +30,15 @@ after(async () => {
   await agent?.stop();
   await removeHome(home);
   rmSync(EXPORTS, { recursive: true, force: true });
-  rmSync('/srv/image', { recursive: true, force: true });
+  rmSync(IMAGE_DIRECTORY, { recursive: true, force: true });
 });
 
 async function started(name: string, ...more: string[]): Promise<string> {
-  const id = run('podman', 'run', '--detach', '--runtime', 'runc', '--pids-limit', '0', '--network', 'none', '--log-driver', 'none', '--name', name, ...more, IMAGE, '/bin/sh', '-c', program);
+  const id = start(name, program, ...more);
   for (let tries = 0; tries < 100 && countOf(pidOf(name)) < 10; tries++) await delay(50);
   return id;
 }
 
-const pidOf = (name: string): number => Number(run('podman', 'inspect', '--format', '{{.State.Pid}}', name));
 const inside = (pid: number, path: string): string => `/proc/${pid}/root${path}`;
 
 function logOf(pid: number): number[] {
@@ -70,54 +61,6 @@ async function assertGoesOn(pid: number, from: number, two: string): Promise<voi
   assert.equal(readFileSync(inside(pid, '/dev/shm/shared'), 'utf8'), 'shared\n');
 }
 
-async function exported(id: string, file: string): Promise<ExportResult> {
-  const parts: Uint8Array[] = [];
-  for await (const event of agent.client.exportCheckpoint({ checkpoint: id, reason: 'test', acceptPlaintext: true }, { signal: undefined })) {
-    if (event.type === 'data') parts.push(event.data.bytes);
-    if (event.type !== 'result') continue;
-    writeFileSync(file, Buffer.concat(parts), { mode: 0o600 });
-    assert.equal(event.result.bytes, statSync(file).size);
-    return event.result;
-  }
-  throw new Error('the stream ended without a result');
-}
-
-async function imported(file: string): Promise<ImportResult> {
-  async function* messages(): AsyncGenerator<ImportMessage> {
-    yield { type: 'start', start: { source: file, reason: 'test' } };
-    for await (const bytes of createReadStream(file, { highWaterMark: 128 * 1024 })) yield { type: 'data', data: { bytes: bytes as Buffer } };
-  }
-  for await (const event of agent.client.importCheckpoint(messages(), { signal: undefined })) if (event.type === 'result') return event.result;
-  throw new Error('the stream ended without a result');
-}
-
-/** The image below an overlay, and podman's config.json with sources that outlive podman's container. */
-function makeBundle(id: string): { directory: string; remove: () => void } {
-  const directory = join(EXPORTS, `bundle-${id.slice(0, 12)}`);
-  for (const name of ['rootfs', 'upper', 'work', 'binds']) mkdirSync(join(directory, name), { recursive: true });
-  // podman's root directories have this mode, and CRIU compares.
-  chmodSync(join(directory, 'upper'), 0o555);
-  mount('overlay', join(directory, 'rootfs'), 'overlay', 0, `lowerdir=/srv/image,upperdir=${directory}/upper,workdir=${directory}/work`);
-  const spec = JSON.parse(readFileSync(`/var/lib/containers/storage/overlay-containers/${id}/userdata/config.json`, 'utf8')) as {
-    root: { path: string }; hooks?: unknown; mounts: { destination: string; type: string; source: string }[]; linux: { cgroupsPath: string };
-  };
-  delete spec.hooks;
-  spec.root.path = 'rootfs';
-  spec.linux.cgroupsPath = `/interchange-${id.slice(0, 12)}`;
-  for (const [index, entry] of spec.mounts.entries()) {
-    if (entry.type !== 'bind') continue;
-    const source = join(directory, 'binds', String(index));
-    if (entry.destination === '/dev/shm') mkdirSync(source, { mode: 0o1777 });
-    else cpSync(entry.source, source, { recursive: true });
-    entry.source = source;
-  }
-  writeFileSync(join(directory, 'config.json'), JSON.stringify(spec));
-  return { directory, remove: () => umount(join(directory, 'rootfs'), MNT_DETACH) };
-}
-
-// oxlint-disable-next-line typescript/no-explicit-any
-type Json = Record<string, any>;
-
 /** Bundles that grant less than the images hold. */
 const narrower: Record<string, (spec: Json) => void> = {
   'no CAP_CHOWN': ({ process: { capabilities } }) => { for (const set of Object.keys(capabilities)) capabilities[set] = capabilities[set].filter((name: string) => name !== 'CAP_CHOWN'); },
@@ -127,19 +70,6 @@ const narrower: Record<string, (spec: Json) => void> = {
   'another path to be masked': (spec) => { spec['linux'].maskedPaths.push('/proc/uptime'); },
 };
 
-async function withSpec(bundle: string, change: (spec: Json) => void, use: () => Promise<void>): Promise<void> {
-  const path = join(bundle, 'config.json');
-  const original = readFileSync(path, 'utf8');
-  const spec = JSON.parse(original) as Json;
-  change(spec);
-  writeFileSync(path, JSON.stringify(spec));
-  try {
-    await use();
-  } finally {
-    writeFileSync(path, original);
-  }
-}
-
 void describe('interchange with podman', () => {
   void it('a container that Stasis saved goes on under podman', async () => {
     const file = join(EXPORTS, 'ours.tar');
@@ -148,7 +78,7 @@ void describe('interchange with podman', () => {
       const from = countOf(pidOf('to-podman'));
       const saved = await checkpoint(agent, 'to-podman');
       run('podman', 'rm', '--force', 'to-podman');
-      const result = await exported(saved.checkpoint, file);
+      const result = await exported(agent, saved.checkpoint, file);
       assert.deepEqual(result.notIncluded, []);
       const event = agent.log.find((entry) => entry['event'] === 'checkpoint.exported');
       assert.deepEqual([event?.['level'], event?.['principal'], event?.['checkpoint_id']], ['warn', 'local', saved.checkpoint]);
@@ -172,12 +102,12 @@ void describe('interchange with podman', () => {
       const name = `from-podman-${compression}`;
       const file = join(EXPORTS, `${name}.tar`);
       const id = await started(name);
-      const bundle = makeBundle(id);
+      const bundle = makeBundle(id, join(EXPORTS, `bundle-${id.slice(0, 12)}`));
       try {
         const from = countOf(pidOf(name));
         run('podman', 'container', 'checkpoint', '--runtime', runtime, '--compress', compression, '--export', file, name);
         run('podman', 'rm', '--force', name);
-        const result = await imported(file);
+        const result = await imported(agent, file);
         assert.deepEqual([result.engine, result.container, result.archiveBytes], ['podman', name, statSync(file).size]);
         await assert.rejects(restore(agent, result.checkpoint, { container: name }), (error) => isStasisError(error, 'RESTORE_INCOMPATIBLE') && /bundle/.test(error.hint ?? ''));
         for (const [what, change] of Object.entries(narrower)) {
@@ -190,7 +120,7 @@ void describe('interchange with podman', () => {
         } finally {
           run(runtime, 'delete', '--force', name);
         }
-        await assert.rejects(exported(result.checkpoint, join(EXPORTS, 'again.tar')), (error) => isStasisError(error, 'RESTORE_INCOMPATIBLE'));
+        await assert.rejects(exported(agent, result.checkpoint, join(EXPORTS, 'again.tar')), (error) => isStasisError(error, 'RESTORE_INCOMPATIBLE'));
       } finally {
         run('podman', 'rm', '--force', '--ignore', '--time', '0', name);
         bundle.remove();

@@ -18,6 +18,10 @@ export const imageMagics = {
   files: [IMAGE, 0x56303138],
   ids: [IMAGE, 0x54432030],
   mounts: [IMAGE, 0x55563928],
+  userns: [IMAGE, 0x55474906],
+  netdev: [IMAGE, 0x57373951],
+  ghost: [IMAGE, 0x52583605],
+  seccomp: [IMAGE, 0x64413049],
   cpuinfo: [IMAGE, 0x61404013],
   stats: [SERVICE, 0x57093306],
 } as const;

@@ -1,157 +1,142 @@
 /**
  * What a set of images would give to the processes that come out of it: CRIU restores credentials, seccomp filters,
- * mounts and namespaces as the images say, whatever the container was configured to have. Reading only; who may have what is
- * decided elsewhere. Numbers of fields: images/core.proto, creds.proto, mnt.proto of CRIU.
+ * mounts, namespaces and devices as the images say, whatever the container was configured to have. Reading only; who may
+ * have what is decided elsewhere. Numbers of fields: images/*.proto of CRIU 4.2.
  */
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { listImages, readWhole } from './directory.ts';
-import { imageEntries } from './framing.ts';
-import type { ImageKind } from './framing.ts';
-import { WireReader } from './wire.ts';
+import { imageEntries, singleEntry } from './framing.ts';
+import { readDevices } from './image-devices.ts';
+import type { ImageDevice } from './image-devices.ts';
+import { readMounts } from './image-mounts.ts';
+import type { ImageMount } from './image-mounts.ts';
+import { readThread } from './image-threads.ts';
+import type { ThreadPrivileges } from './image-threads.ts';
+import { readFilters } from './seccomp.ts';
+import type { SeccompFilter } from './seccomp.ts';
+import { onlyOnce } from './wire.ts';
 
-export interface ThreadPrivileges {
-  /** The image that says so. */
-  readonly image: string;
-  readonly uid: number;
-  /** All capability sets together, but for the bounding set, and that one: bit n is capability n. */
-  readonly held: bigint;
-  readonly bounding: bigint;
-  readonly seccomp: boolean;
-  readonly noNewPrivileges: boolean;
-}
-
-export interface ImageMount {
-  readonly mountpoint: string;
-  /** Name of CRIU's number, "other" for what no container has. */
-  readonly type: string;
-  /** The bundle's configuration says what is mounted there. */
-  readonly external: boolean;
-  /** A plugin would mount it. */
-  readonly plugin: boolean;
-  readonly readOnly: boolean;
-  /** Directory of the file system that is mounted: "/" unless it is a bind mount. */
-  readonly root: string;
-}
-
-export const namespaceNames = ['pid', 'network', 'ipc', 'uts', 'mount', 'user', 'cgroup'] as const;
+export const namespaceNames = ['pid', 'network', 'ipc', 'uts', 'mount', 'user', 'cgroup', 'time'] as const;
 export type NamespaceName = (typeof namespaceNames)[number];
+
+export interface IdMapping {
+  readonly inside: number;
+  readonly outside: number;
+  readonly count: number;
+}
 
 export interface ImagePrivileges {
   readonly threads: readonly ThreadPrivileges[];
-  readonly mounts: readonly ImageMount[];
-  /** Namespaces that the processes had apart from those of CRIU. */
+  readonly filters: readonly SeccompFilter[];
+  /** One list for each mount namespace. */
+  readonly mounts: readonly (readonly ImageMount[])[];
+  /** Namespaces that all processes had apart from those of CRIU. */
   readonly namespaces: ReadonlySet<NamespaceName>;
+  readonly userMappings: { readonly users: readonly IdMapping[]; readonly groups: readonly IdMapping[] };
+  /** Device nodes that CRIU would make. */
+  readonly devices: readonly ImageDevice[];
+  /** Names of network devices that CRIU would make, beside the loopback. */
+  readonly networkDevices: readonly string[];
+  /** AppArmor profiles that CRIU would load into the kernel. */
+  readonly loadsProfiles: boolean;
 }
 
 /** Fields of task_kobj_ids_entry, in the order of {@link namespaceNames}. */
 const FIRST_NAMESPACE = 5;
-const fileSystems: Readonly<Record<number, string>> = { 1: 'proc', 2: 'sysfs', 5: 'tmpfs', 6: 'devpts', 12: 'cgroup', 14: 'mqueue', 17: 'overlay', 23: 'cgroup2' };
-const MS_RDONLY = 1;
+const LOOPBACK = 1;
 
-/** Throws OBJECT_CORRUPT when an image is not what its name says. */
+/** Throws OBJECT_CORRUPT when an image is missing, is not what its name says, or says something twice; PATH_ESCAPES for a file that leads out. */
 export async function readPrivileges(imageDir: string): Promise<ImagePrivileges> {
+  const files = new Map((await listImages(imageDir)).map(({ name, size }) => [name, size]));
+  const read = async (name: string): Promise<Uint8Array> => {
+    const size = files.get(name);
+    if (size === undefined) throw new StasisError('OBJECT_CORRUPT', `the images have no ${name}`);
+    return readWhole(join(imageDir, name), size);
+  };
   const threads: ThreadPrivileges[] = [];
-  const mounts: ImageMount[] = [];
-  const ids = new Map<string, ReadonlyMap<number, number>>();
-  for (const { name, size } of await listImages(imageDir)) {
-    const kind = kindOf(name);
-    if (kind === undefined) continue;
-    const bytes = await readWhole(join(imageDir, name), size);
-    for (const message of imageEntries(bytes, kind, name)) {
-      if (kind === 'core') threads.push(thread(message, name));
-      else if (kind === 'mounts') mounts.push(mount(message, name));
-      else if (kind === 'ids') ids.set(name, numbers(message, name));
-      else ids.set('', rootIds(message));
-    }
+  const ids: ReadonlyMap<number, number>[] = [];
+  for (const { pid, parent, tids } of tasks(await read('pstree.img'))) {
+    const own = [];
+    for (const tid of tids) own.push(readThread(singleEntry(await read(`core-${tid}.img`), 'core', `core-${tid}.img`), `core-${tid}.img`));
+    const living = own.filter(({ dead }) => !dead);
+    threads.push(...living);
+    // CRIU leaves a process without them in the namespaces of its parent: of the first, that is CRIU's own.
+    if (parent === 0 || living.length > 0) ids.push(namespaceIds(singleEntry(await read(`ids-${pid}.img`), 'ids', `ids-${pid}.img`), `ids-${pid}.img`));
   }
   if (threads.length === 0) throw new StasisError('OBJECT_CORRUPT', 'the images hold no process');
-  return { threads, mounts, namespaces: ownNamespaces(ids) };
+  const named = (pattern: RegExp): string[] => [...files.keys()].filter((name) => pattern.test(name));
+  const mounts: ImageMount[][] = [];
+  for (const name of named(/^mountpoints-\d+\.img$/)) mounts.push(readMounts(await read(name), name));
+  const userMappings: { users: IdMapping[]; groups: IdMapping[] } = { users: [], groups: [] };
+  for (const name of named(/^userns-\d+\.img$/)) addMappings(singleEntry(await read(name), 'userns', name), name, userMappings);
+  const networkDevices: string[] = [];
+  for (const name of named(/^netdev-\d+\.img$/)) networkDevices.push(...devicesOfNetwork(await read(name), name));
+  return {
+    threads, mounts, userMappings, networkDevices, filters: files.has('seccomp.img') ? readFilters(await read('seccomp.img')) : [],
+    namespaces: ownNamespaces(ids, rootIds(singleEntry(await read('inventory.img'), 'inventory', 'inventory.img'))),
+    devices: await readDevices(imageDir, [...files.keys()]),
+    loadsProfiles: files.has('apparmor.img'),
+  };
 }
 
-function kindOf(name: string): ImageKind | undefined {
-  if (/^core-\d+\.img$/.test(name)) return 'core';
-  if (/^mountpoints-\d+\.img$/.test(name)) return 'mounts';
-  if (/^ids-\d+\.img$/.test(name)) return 'ids';
-  return name === 'inventory.img' ? 'inventory' : undefined;
+function tasks(bytes: Uint8Array): { pid: number; parent: number; tids: number[] }[] {
+  return [...imageEntries(bytes, 'pstree', 'pstree.img')].map((message) => {
+    let [pid, parent] = [0, 0];
+    const tids: number[] = [];
+    for (const reader of onlyOnce(message, 'pstree.img', 5)) {
+      if (reader.field === 1) pid = reader.uint32();
+      else if (reader.field === 2) parent = reader.uint32();
+      else if (reader.field === 5) tids.push(...reader.uints());
+    }
+    if (tids[0] !== pid) throw new StasisError('OBJECT_CORRUPT', `pstree.img has process ${pid}, and its first thread is ${tids[0] ?? 'none'}`);
+    return { pid, parent, tids };
+  });
 }
 
-/** The fields of a message that are themselves messages or bytes, by number; the last of each. */
-function inner(message: Uint8Array, what: string, field: number): Uint8Array {
-  const reader = new WireReader(message, what);
-  let found: Uint8Array = new Uint8Array(0);
-  while (reader.next()) if (reader.field === field) found = reader.bytes();
-  return found;
-}
-
-function thread(message: Uint8Array, image: string): ThreadPrivileges {
-  const core = new WireReader(inner(message, image, 5), image);
-  let credentials: Uint8Array = new Uint8Array(0);
-  let mode = 0;
-  while (core.next()) {
-    if (core.field === 10) credentials = core.bytes();
-    else if (core.field === 11) mode = core.uint();
-  }
-  const reader = new WireReader(credentials, image);
-  const sets = new Map<number, number[]>();
-  let [uid, noNewPrivileges] = [0, false];
-  while (reader.next()) {
-    if (reader.field === 1) uid = reader.uint();
-    else if (reader.field >= 9 && reader.field <= 12) sets.set(reader.field, [...(sets.get(reader.field) ?? []), ...reader.uints()]);
-    else if (reader.field === AMBIENT) sets.set(AMBIENT, [...(sets.get(AMBIENT) ?? []), ...reader.uints()]);
-    else if (reader.field === NO_NEW_PRIVS) noNewPrivileges = reader.uint() !== 0;
-  }
-  const held = [9, 10, 11, AMBIENT].reduce((all, field) => all | mask(sets.get(field) ?? []), 0n);
-  return { image, uid, held, bounding: mask(sets.get(12) ?? []), seccomp: mode === 2, noNewPrivileges };
-}
-
-/** Fields of creds_entry that CRIU 4 added. */
-const NO_NEW_PRIVS = 18;
-const AMBIENT = 19;
-
-function mask(words: readonly number[]): bigint {
-  return words.reduce((all, word, i) => all | (BigInt(word) << BigInt(32 * i)), 0n);
-}
-
-function mount(message: Uint8Array, image: string): ImageMount {
-  const reader = new WireReader(message, image);
-  let [type, flags, superFlags, root, mountpoint, external, plugin] = [0, 0, 0, '', '', false, false];
-  while (reader.next()) {
-    if (reader.field === 1) type = reader.uint();
-    else if (reader.field === 5) flags = reader.uint();
-    else if (reader.field === 6) root = reader.text();
-    else if (reader.field === 7) mountpoint = reader.text();
-    else if (reader.field === 12) plugin = reader.bool();
-    else if (reader.field === 13) external = reader.bool() || external;
-    else if (reader.field === 17) superFlags = reader.uint();
-    else if (reader.field === 18) external = reader.text() !== '' || external;
-  }
-  return { mountpoint: normal(mountpoint), type: fileSystems[type] ?? 'other', external, plugin, readOnly: ((flags | superFlags) & MS_RDONLY) !== 0, root };
-}
-
-/** CRIU writes "./proc" or "/proc", and "./" for the root. */
-function normal(mountpoint: string): string {
-  const path = mountpoint.replace(/^\.(?=\/|$)/, '').replace(/\/+$/, '');
-  return path.startsWith('/') ? path : `/${path}`;
-}
-
-function numbers(message: Uint8Array, what: string): ReadonlyMap<number, number> {
-  const reader = new WireReader(message, what);
+function namespaceIds(message: Uint8Array, what: string): ReadonlyMap<number, number> {
   const found = new Map<number, number>();
-  while (reader.next()) if (reader.field >= FIRST_NAMESPACE && reader.field < FIRST_NAMESPACE + namespaceNames.length) found.set(reader.field, reader.uint());
+  for (const reader of onlyOnce(message, what)) if (reader.field >= FIRST_NAMESPACE && reader.field < FIRST_NAMESPACE + namespaceNames.length) found.set(reader.field, reader.uint32());
   return found;
 }
 
 /** Of CRIU itself: a namespace of the same number is not restored. */
 function rootIds(message: Uint8Array): ReadonlyMap<number, number> {
-  return numbers(inner(message, 'inventory.img', 3), 'inventory.img');
+  for (const reader of onlyOnce(message, 'inventory.img')) if (reader.field === 3) return namespaceIds(reader.bytes(), 'inventory.img');
+  throw new StasisError('OBJECT_CORRUPT', 'inventory.img does not tell the namespaces of CRIU');
 }
 
-function ownNamespaces(ids: ReadonlyMap<string, ReadonlyMap<number, number>>): Set<NamespaceName> {
-  const outer = ids.get('');
-  const tasks = [...ids].filter(([name]) => name !== '').map(([, task]) => task);
+function ownNamespaces(tasks_: readonly ReadonlyMap<number, number>[], outer: ReadonlyMap<number, number>): Set<NamespaceName> {
   return new Set(namespaceNames.filter((_, i) => {
     const field = FIRST_NAMESPACE + i;
-    return tasks.length > 0 && tasks.every((task) => task.has(field) && task.get(field) !== outer?.get(field));
+    return outer.has(field) && tasks_.every((task) => task.has(field) && task.get(field) !== outer.get(field));
   }));
+}
+
+function addMappings(message: Uint8Array, what: string, { users, groups }: { users: IdMapping[]; groups: IdMapping[] }): void {
+  for (const reader of onlyOnce(message, what, 1, 2)) {
+    if (reader.field === 1) users.push(mapping(reader.bytes(), what));
+    else if (reader.field === 2) groups.push(mapping(reader.bytes(), what));
+  }
+}
+
+function mapping(message: Uint8Array, what: string): IdMapping {
+  let [inside, outside, count] = [0, 0, 0];
+  for (const reader of onlyOnce(message, what)) {
+    if (reader.field === 1) inside = reader.uint32();
+    else if (reader.field === 2) outside = reader.uint32();
+    else if (reader.field === 3) count = reader.uint32();
+  }
+  return { inside, outside, count };
+}
+
+function devicesOfNetwork(bytes: Uint8Array, what: string): string[] {
+  return [...imageEntries(bytes, 'netdev', what)].flatMap((message) => {
+    let [type, name] = [0, ''];
+    for (const reader of onlyOnce(message, what, 8, 9, 10)) {
+      if (reader.field === 1) type = reader.uint32();
+      else if (reader.field === 5) name = reader.text();
+    }
+    return type === LOOPBACK ? [] : [name];
+  });
 }

@@ -65,6 +65,13 @@ export class WireReader {
     return this.#number();
   }
 
+  /** A number that CRIU reads as 32 bits: it would see another one in a larger. */
+  uint32(): number {
+    const value = this.uint();
+    if (value > 0xffffffff) throw this.#corrupt(`has field ${this.field} with more than 32 bits`);
+    return value;
+  }
+
   /** A signed int32 or int64 that is not zigzag-coded. */
   int(): number {
     this.#expect(VARINT);
@@ -157,6 +164,20 @@ export class WireReader {
 
   #corrupt(problem: string): StasisError {
     return new StasisError('OBJECT_CORRUPT', `${this.#what} ${problem}`);
+  }
+}
+
+/**
+ * The fields of a message of which none but the named ones may occur twice: parsers differ in what they make of that,
+ * and what is judged must be what CRIU will take.
+ */
+export function* onlyOnce(message: Uint8Array, what: string, ...repeated: readonly number[]): Generator<WireReader> {
+  const reader = new WireReader(message, what);
+  const seen = new Set<number>();
+  while (reader.next()) {
+    if (seen.has(reader.field) && !repeated.includes(reader.field)) throw new StasisError('OBJECT_CORRUPT', `${what} has field ${reader.field} twice`);
+    seen.add(reader.field);
+    yield reader;
   }
 }
 
