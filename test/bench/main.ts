@@ -10,6 +10,7 @@ import { incremental } from './incremental.ts';
 import { lazyRestore } from './lazy.ts';
 import { warmMemory } from './measure.ts';
 import type { Measured, Part } from './part.ts';
+import { repositoryThroughput } from './repository/part.ts';
 
 const { values: options } = parseArgs({
   options: { runs: { type: 'string', default: '5' }, only: { type: 'string', multiple: true }, json: { type: 'string' }, 'no-podman': { type: 'boolean' }, 'lazy-mib': { type: 'string', default: '2048' } },
@@ -20,7 +21,7 @@ const say = (line: string): void => { process.stderr.write(`${line}\n`); };
 /** What a run touches at once: heap, images, staging, page cache. */
 const WARM_GIB = 8;
 
-const parts: readonly Part[] = [...besideRivals({ podman: options['no-podman'] !== true }), incremental, lazyRestore(Number(options['lazy-mib']))];
+const parts: readonly Part[] = [...besideRivals({ podman: options['no-podman'] !== true }), incremental, lazyRestore(Number(options['lazy-mib'])), ...repositoryThroughput];
 
 function machine(): Record<string, string | number> {
   const version = (...command: readonly string[]): string => (execFileSync(command[0] ?? '', command.slice(1), { encoding: 'utf8' }).split('\n')[0] ?? '').replace(/^.*ersion:? /, '');
@@ -32,12 +33,14 @@ function machine(): Record<string, string | number> {
 
 if (!Number.isInteger(runs) || runs < 1) throw new Error(`--runs is a number of runs, not ${options.runs}`);
 const wanted = options.only?.flatMap((list) => list.split(','));
-const unknown = wanted?.filter((name) => !parts.some((part) => part.name === name)) ?? [];
+/** By its name, or by the first word of it. */
+const isPart = (name: string, part: Part): boolean => part.name === name || part.name.startsWith(`${name}-`);
+const unknown = wanted?.filter((name) => !parts.some((part) => isPart(name, part))) ?? [];
 if (unknown.length > 0) throw new Error(`--only knows ${parts.map(({ name }) => name).join(', ')}; not ${unknown.join(', ')}`);
 say(`Warming ${WARM_GIB} GiB of memory …`);
 warmMemory(WARM_GIB);
 const measured: (Measured & { readonly name: string })[] = [];
-for (const part of parts.filter(({ name }) => wanted?.includes(name) ?? true)) {
+for (const part of parts.filter((part) => wanted?.some((name) => isPart(name, part)) ?? true)) {
   const one = { name: part.name, ...(await part.measure(runs, say)) };
   measured.push(one);
   console.log(`${one.table}\n`);

@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { countFiles, treeDigest, unpackTree } from '../support/workloads/files.ts';
 import { heapArgs, heapReady, longestPauseMs, wrongBlocks } from '../support/workloads/heap.ts';
+import { loadedRedisArgs } from '../support/workloads/loaded-redis.ts';
 
 export interface Workload {
   readonly name: string;
@@ -38,6 +39,18 @@ const heap: Workload = {
   verify: async (pid) => { assert.equal(await wrongBlocks(pid), 0, 'blocks of the heap changed'); },
 };
 
+/** It answers as the heap does. */
+const REDIS_MIB = 1024;
+const redis: Workload = {
+  name: 'redis', title: `redis: ${REDIS_MIB / 1024} GiB of keys, written on and on`, args: loadedRedisArgs(REDIS_MIB), files: false,
+  prepare: async (pid) => {
+    await heapReady(pid);
+    await longestPauseMs(pid);
+  },
+  pauseMs: longestPauseMs,
+  verify: async (pid) => { assert.equal(await wrongBlocks(pid), 0, 'acknowledged keys are lost'); },
+};
+
 let tree = { count: 0, digest: '' };
 const files: Workload = {
   name: 'files', title: 'files: a source tree of 92,000 files', args: counting, files: true,
@@ -52,7 +65,7 @@ const files: Workload = {
   },
 };
 
-export const workloads: readonly Workload[] = [counter, heap, files];
+export const workloads: readonly Workload[] = [counter, heap, redis, files];
 
 /** It moves, and every number is there once. */
 async function assertCounts(pid: number): Promise<void> {

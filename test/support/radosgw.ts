@@ -3,7 +3,7 @@
  * should but is wrong about ranges, which a gateway mends, and about uploads in parts. With its posix filter both are right,
  * but its lists lag and repeat themselves. So tests use the first, and the second for what needs parts.
  */
-import { execFile, spawn } from 'node:child_process';
+import { execFile, execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync, writeFileSync } from 'node:fs';
 import { connect, createServer } from 'node:net';
@@ -15,6 +15,8 @@ import { startRangeGateway } from './range-gateway.ts';
 export interface Radosgw extends AsyncDisposable {
   readonly endpoint: string;
   readonly port: number;
+  /** The same server over TLS, where it was asked for, and without the gateway that mends ranges. */
+  readonly secure?: { readonly endpoint: string; readonly caFile: string };
   /** What the SDK's default chain reads. */
   readonly environment: Readonly<Record<string, string>>;
 }
@@ -25,6 +27,7 @@ export interface RadosgwOptions {
   readonly backend?: 'dbstore' | 'posix';
   /** Of the gateway; any free one unless told. */
   readonly port?: number;
+  readonly secure?: boolean;
 }
 
 export const accessKey = 'stasistestaccesskey0';
@@ -32,8 +35,9 @@ export const secretKey = 'stasistestsecretkey0';
 /** For SSE-KMS: the only key that its test backend knows. */
 export const kmsKeyId = 'stasis-test-key';
 
-function configuration(directory: string, port: number, backend: 'dbstore' | 'posix'): string {
+function configuration(directory: string, port: number, backend: 'dbstore' | 'posix', securePort: number | undefined): string {
   const filter = backend === 'dbstore' ? '' : `rgw filter = posix\nrgw posix base path = ${directory}/objects\nrgw posix database root = ${directory}/cache\n`;
+  const secure = securePort === undefined ? '' : ` ssl_endpoint=127.0.0.1:${securePort} ssl_certificate=${directory}/tls.crt ssl_private_key=${directory}/tls.key`;
   return `[global]
 auth cluster required = none
 auth service required = none
@@ -49,7 +53,7 @@ ${filter}rgw config store = dbstore
 dbstore db dir = ${directory}
 dbstore config uri = file:${directory}/config.db
 rgw data = ${directory}
-rgw frontends = beast endpoint=127.0.0.1:${port}
+rgw frontends = beast endpoint=127.0.0.1:${port}${secure}
 rgw crypt require ssl = false
 rgw crypt s3 kms backend = testing
 rgw crypt s3 kms encryption keys = ${kmsKeyId}=${Buffer.alloc(32, 7).toString('base64')}
@@ -63,7 +67,9 @@ export async function startRadosgw(options: RadosgwOptions = {}): Promise<Radosg
   const backend = options.backend ?? 'dbstore';
   const port = await freePort();
   const file = join(directory, 'ceph.conf');
-  writeFileSync(file, configuration(directory, port, backend));
+  const securePort = options.secure === true ? await freePort() : undefined;
+  if (securePort !== undefined) makeCertificate(directory);
+  writeFileSync(file, configuration(directory, port, backend, securePort));
   const common = ['--conf', file, '--name', 'client.rgw.a', '--no-mon-config'];
   await makeUser(common);
   const child = spawn('radosgw', [...common, '--foreground'], { stdio: ['ignore', 'ignore', 'pipe'] });
@@ -88,12 +94,18 @@ export async function startRadosgw(options: RadosgwOptions = {}): Promise<Radosg
   const front = gateway?.port ?? port;
   return {
     endpoint: `http://127.0.0.1:${front}`, port: front,
+    ...(securePort === undefined ? {} : { secure: { endpoint: `https://127.0.0.1:${securePort}`, caFile: join(directory, 'tls.crt') } }),
     environment: { AWS_ACCESS_KEY_ID: accessKey, AWS_SECRET_ACCESS_KEY: secretKey },
     [Symbol.asyncDispose]: async () => {
       await gateway?.[Symbol.asyncDispose]();
       await dispose();
     },
   };
+}
+
+function makeCertificate(directory: string): void {
+  const files = ['-keyout', join(directory, 'tls.key'), '-out', join(directory, 'tls.crt')];
+  execFileSync('openssl', ['req', '-x509', '-newkey', 'ec', '-pkeyopt', 'ec_paramgen_curve:prime256v1', '-nodes', '-days', '2', '-subj', '/CN=radosgw', '-addext', 'subjectAltName=IP:127.0.0.1', ...files], { stdio: 'ignore' });
 }
 
 /** Its own end sometimes hangs after the work is done, so what it prints counts. */

@@ -15,8 +15,8 @@ const EXPORTS = '/srv/bench-exports';
 
 export function podman(): System {
   mkdirSync(EXPORTS, { recursive: true });
-  // Shells, coreutils and python3 with their libraries: what the workloads need.
-  const programs = ['sh', 'dash', 'sleep', 'cat', 'python3', 'python3.*'].map((name) => `usr/bin/${name}`).join(' ');
+  // Shells, coreutils, python3 and redis with their libraries: what the workloads need.
+  const programs = ['sh', 'dash', 'sleep', 'cat', 'python3', 'python3.*', 'redis-server', 'redis-check-rdb'].map((name) => `usr/bin/${name}`).join(' ');
   const libraries = 'usr/lib64 usr/lib/*-linux-gnu usr/lib/python3*';
   execFileSync('sh', ['-c', `cd / && tar --create --exclude '*criu*' bin sbin lib lib64 ${libraries} $(ls -d ${programs}) | podman import --quiet - ${IMAGE}`], { stdio: ['ignore', 'ignore', 'inherit'] });
   return { name: 'podman', start, close: async () => {} };

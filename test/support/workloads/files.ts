@@ -11,9 +11,13 @@ const PLACE = 'usr/src/tree';
 export function unpackTree(pid: number): number {
   const place = `/proc/${pid}/root/${PLACE}`;
   mkdirSync(place, { recursive: true });
+  unpackTreeInto(place);
+  return countFiles(pid);
+}
+
+export function unpackTreeInto(place: string): void {
   if (existsSync(ARCHIVE)) execFileSync('tar', ['--extract', '--file', ARCHIVE, '--directory', place, '--strip-components', '1', '--no-same-owner']);
   else generate(place, 92_000);
-  return countFiles(pid);
 }
 
 export function countFiles(pid: number): number {
