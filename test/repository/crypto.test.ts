@@ -1,6 +1,8 @@
 import assert from 'node:assert/strict';
 import { createHmac, randomBytes } from 'node:crypto';
 import { describe, it } from 'node:test';
+import { systemAead } from '../../src/host/libcrypto.ts';
+import { nodeAead, withBulkCipher } from '../../src/repository/crypto/bulk.ts';
 import { hchacha20 } from '../../src/repository/crypto/hchacha20.ts';
 import { chunkId, deriveLineageKeys } from '../../src/repository/crypto/lineage-keys.ts';
 import { NONCE_BYTES } from '../../src/repository/crypto/port.ts';
@@ -8,7 +10,15 @@ import type { Sodium } from '../../src/repository/crypto/port.ts';
 import { loadSodium } from '../../src/repository/crypto/sodium.ts';
 import type { SodiumChoice } from '../../src/repository/crypto/sodium.ts';
 
-const choices = ['bulk', 'sodium-native', 'libsodium-wrappers'] as const satisfies readonly SodiumChoice[];
+/** `bulk` with the system's libcrypto, and `node` without it. */
+const choices = ['bulk', 'node', 'sodium-native', 'libsodium-wrappers'] as const satisfies readonly (SodiumChoice | 'node')[];
+
+async function load(choice: SodiumChoice | 'node'): Promise<Sodium> {
+  const sodium = choice === 'node' ? withBulkCipher(await loadSodium('sodium-native'), nodeAead) : await loadSodium(choice);
+  assert.ok(sodium !== undefined);
+  return sodium;
+}
+
 const lengths = [0, 1, 15, 16, 63, 64, 65, 4096, 65_535, 65_536, 65_537, 300_001];
 
 function seal(sodium: Sodium, nonce: Buffer, message: Buffer, associated: Buffer, key: Buffer): Buffer {
@@ -17,11 +27,15 @@ function seal(sodium: Sodium, nonce: Buffer, message: Buffer, associated: Buffer
   return out;
 }
 
+void it('the system has a libcrypto, and its cipher is the one that is used', () => {
+  assert.notEqual(systemAead, undefined);
+});
+
 void describe('every implementation seals to the same bytes, and each opens what the others sealed', () => {
   for (const ours of choices) {
     for (const theirs of choices) {
       void it(`${ours} and ${theirs}`, async () => {
-        const [a, b] = await Promise.all([loadSodium(ours), loadSodium(theirs)]);
+        const [a, b] = await Promise.all([load(ours), load(theirs)]);
         for (const length of lengths) {
           const [key, nonce, message, associated] = [randomBytes(32), randomBytes(NONCE_BYTES), randomBytes(length), randomBytes(length % 70)];
           const sealed = seal(a, nonce, message, associated, key);
@@ -38,7 +52,7 @@ void describe('every implementation seals to the same bytes, and each opens what
 void describe('keys', () => {
   for (const choice of choices) {
     void it(`${choice}: anything wrong does not open`, async () => {
-      const sodium = await loadSodium(choice);
+      const sodium = await load(choice);
       const [key, message, associated] = [randomBytes(32), randomBytes(1000), Buffer.from('associated')];
       const sealed = seal(sodium, randomBytes(NONCE_BYTES), message, associated, key);
       const out = Buffer.alloc(1000);
@@ -54,7 +68,7 @@ void describe('keys', () => {
     });
 
     void it(`${choice}: wrapping, signing and deriving agree with libsodium-wrappers`, async () => {
-      const [sodium, reference] = await Promise.all([loadSodium(choice), loadSodium('libsodium-wrappers')]);
+      const [sodium, reference] = await Promise.all([load(choice), load('libsodium-wrappers')]);
       const [secret, seed, dataKey] = [randomBytes(32), randomBytes(32), randomBytes(32)];
       const [box, sign] = [sodium.boxPair(secret), sodium.signPair(seed)];
       assert.deepEqual(Buffer.from(box.publicKey), Buffer.from(reference.boxPair(secret).publicKey));
