@@ -64,8 +64,8 @@ export class Journal {
   records(): JournalRecord[] {
     const records: JournalRecord[] = [];
     for (const name of listDirectory(this.#directory)) {
-      const record = readJsonFile(join(this.#directory, name)) as JournalRecord | undefined;
-      if (record?.kind === 'checkpoint' || record?.kind === 'restore' || record?.kind === 'import') records.push(record);
+      const record = readJsonFile(join(this.#directory, name));
+      if (isRecord(record) && name === `${record.operation}.json`) records.push(record);
       else removeTree(join(this.#directory, name));
     }
     return records;
@@ -74,4 +74,26 @@ export class Journal {
   #path(operation: OperationId): string {
     return join(this.#directory, `${operation}.json`);
   }
+}
+
+/** By kind: what is a text or a number, what is truth, and whether there is a container. Recovery deletes what a record names. */
+const shapes: Readonly<Record<string, { readonly texts: readonly string[]; readonly truths: readonly string[]; readonly container: readonly string[] | undefined }>> = {
+  checkpoint: { texts: ['operation', 'step', 'checkpoint', 'lineage', 'guardDirectory', 'stagingDirectory'], truths: ['stop'], container: ['pid', 'pidStart'] },
+  restore: { texts: ['operation', 'step', 'checkpoint', 'bundle', 'stagingDirectory', 'workDirectory'], truths: ['rebuilt'], container: [] },
+  import: { texts: ['operation', 'step', 'checkpoint', 'stagingDirectory'], truths: [], container: undefined },
+};
+
+function isRecord(value: unknown): value is JournalRecord {
+  const record = fields(value);
+  const shape = typeof record['kind'] === 'string' && Object.hasOwn(shapes, record['kind']) ? shapes[record['kind']] : undefined;
+  if (shape === undefined) return false;
+  const { texts, truths, container: numbers } = shape;
+  const container = fields(record['container']);
+  const at = fields(container['at']);
+  return texts.every((key) => typeof record[key] === 'string') && truths.every((key) => typeof record[key] === 'boolean') &&
+    (numbers === undefined || ([container['id'], at['runtime'], at['binary'], at['root']].every((text) => typeof text === 'string') && numbers.every((key) => Number.isSafeInteger(container[key]))));
+}
+
+function fields(value: unknown): Readonly<Record<string, unknown>> {
+  return typeof value === 'object' && value !== null ? (value as Record<string, unknown>) : {};
 }

@@ -2,7 +2,7 @@
  * Which lineage a container of this node belongs to: successive checkpoints of one workload share a data key and
  * their chunks. A restored container goes on in the lineage that it came from.
  */
-import type { CheckpointId, LineageId } from '../core/ids.ts';
+import { parseCheckpointId, parseLineageId, type CheckpointId, type LineageId } from '../core/ids.ts';
 import { readJsonFile, replaceFile } from '../host/files.ts';
 import type { Container } from '../runtime/types.ts';
 import type { AgentContext } from './context.ts';
@@ -22,7 +22,7 @@ export class Lineages {
 
   constructor(path: string) {
     this.#path = path;
-    this.#entries = new Map(Object.entries((readJsonFile(path) ?? {}) as Record<string, LineageEnd>));
+    this.#entries = new Map(Object.entries(readJsonFile(path) ?? {}).filter((entry): entry is [string, LineageEnd] => isLineageEnd(entry[1])));
   }
 
   of(container: Container): LineageEnd | undefined {
@@ -38,6 +38,16 @@ export class Lineages {
       this.#entries.delete(oldest);
     }
     replaceFile(this.#path, JSON.stringify(Object.fromEntries(this.#entries)));
+  }
+}
+
+/** A lineage that cannot be read counts as unknown: its container begins another. */
+function isLineageEnd(value: unknown): value is LineageEnd {
+  const { lineage, last } = (value ?? {}) as Partial<Record<string, unknown>>;
+  try {
+    return parseLineageId(String(lineage)) === lineage && parseCheckpointId(String(last)) === last;
+  } catch {
+    return false;
   }
 }
 

@@ -1,17 +1,21 @@
-/** Containers go from podman through Stasis to podman, and from podman to Stasis, and go on where they stood. */
+/** Containers go from Stasis to podman, and from podman, CRI-O and containerd to Stasis, and go on where they stood. */
 import assert from 'node:assert/strict';
-import { existsSync, mkdirSync, readFileSync, rmSync, statSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { isStasisError } from '../../src/core/errors.ts';
+import { lgetxattr } from '../../src/host/libc.ts';
 import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { IMAGE, IMAGE_DIRECTORY, exported, imported, makeBundle, makeImage, pidOf, run, start, withSpec, type Json } from '../support/podman.ts';
 
 const EXPORTS = '/srv/interchange';
+/** Longer than the names that a tar header has room for. */
+const LONG = 'long-'.repeat(50);
 /** Counts in memory and in a file, after it has deleted and made some others. */
 const program = [
   'rm /etc/gone /etc/old/one', 'mkdir -p /made/deep', 'echo new > /made/deep/file', 'ln /made/deep/file /made/link', 'ln -s deep/file /made/symlink', 'echo more >> /etc/old/two',
+  'mkfifo /made/fifo', 'truncate -s 8M /made/sparse', 'echo end >> /made/sparse', `echo long > /made/deep/${LONG}`, 'setfattr -n user.color -v blue /made/deep/file',
   'echo shared > /dev/shm/shared', 'i=0; while :; do i=$((i+1)); echo $i >> /log; sleep 0.02; done',
 ].join('; ');
 
@@ -59,6 +63,10 @@ async function assertGoesOn(pid: number, from: number, two: string): Promise<voi
   assert.equal(readFileSync(inside(pid, '/made/symlink'), 'utf8'), 'new\n');
   assert.equal(statSync(inside(pid, '/made/link')).ino, statSync(inside(pid, '/made/deep/file')).ino);
   assert.equal(readFileSync(inside(pid, '/dev/shm/shared'), 'utf8'), 'shared\n');
+  assert.ok(statSync(inside(pid, '/made/fifo')).isFIFO());
+  assert.ok(readFileSync(inside(pid, '/made/sparse')).equals(Buffer.concat([Buffer.alloc(8 * 1024 ** 2), Buffer.from('end\n')])));
+  assert.equal(readFileSync(inside(pid, `/made/deep/${LONG}`), 'utf8'), 'long\n');
+  assert.equal(lgetxattr(Buffer.from(inside(pid, '/made/deep/file')), Buffer.from('user.color'))?.toString(), 'blue');
 }
 
 /** Bundles that grant less than the images hold. */
@@ -69,6 +77,52 @@ const narrower: Record<string, (spec: Json) => void> = {
   'a user namespace': (spec) => { spec['linux'].namespaces.push({ type: 'user' }); },
   'another path to be masked': (spec) => { spec['linux'].maskedPaths.push('/proc/uptime'); },
 };
+
+/** As CRI-O lays its archives out (checkpointctl's lib/metadata.go): there is no CRI-O here, the images in it are podman's and real. */
+function asCrio(directory: string): void {
+  const spec = JSON.parse(readFileSync(join(directory, 'spec.dump'), 'utf8')) as Json;
+  spec['annotations'] = {
+    'io.container.manager': 'cri-o', 'io.kubernetes.cri-o.ContainerName': 'web', 'io.kubernetes.cri-o.Metadata': '{"name":"web"}', 'io.kubernetes.cri-o.IP.0': '10.85.0.2',
+    'io.kubernetes.cri-o.Annotations': '{"io.kubernetes.pod.terminationGracePeriod":"30"}', 'io.kubernetes.pod.name': 'web-0', 'io.kubernetes.pod.namespace': 'default',
+  };
+  writeFileSync(join(directory, 'spec.dump'), JSON.stringify(spec));
+  const { id } = JSON.parse(readFileSync(join(directory, 'config.dump'), 'utf8')) as Json;
+  const times = { createdTime: '2026-01-01T00:00:00Z', restoredTime: '0001-01-01T00:00:00Z', checkpointedTime: '2026-01-01T00:00:01Z' };
+  writeFileSync(join(directory, 'config.dump'), JSON.stringify({ id, name: 'k8s_web_web-0_default_0', rootfsImage: IMAGE, rootfsImageRef: `${IMAGE}@sha256:00`, rootfsImageName: IMAGE, runtime: 'runc', ...times, restored: false }));
+  writeFileSync(join(directory, 'bind.mounts'), JSON.stringify([{ source: '/var/lib/kubelet/x', destination: '/etc/hosts', file_type: 'file', permissions: 420 }]));
+  writeFileSync(join(directory, 'io.kubernetes.cri-o.LogPath'), 'a line\n');
+  writeFileSync(join(directory, 'dump.log'), '(00.000001) a line\n');
+  for (const name of ['network.status', 'artifacts']) rmSync(join(directory, name), { recursive: true, force: true });
+}
+
+/** As containerd answers the kubelet: files that are gone are whiteouts in a compressed layer. */
+function asContainerd(directory: string): void {
+  asCrio(directory);
+  const spec = JSON.parse(readFileSync(join(directory, 'spec.dump'), 'utf8')) as Json;
+  spec['annotations'] = { 'io.kubernetes.cri.container-name': 'web', 'io.kubernetes.cri.container-type': 'container', 'io.kubernetes.cri.sandbox-id': '00' };
+  writeFileSync(join(directory, 'spec.dump'), JSON.stringify(spec));
+  writeFileSync(join(directory, 'status.dump'), JSON.stringify({ CreatedAt: 1, StartedAt: 2 }));
+  writeFileSync(join(directory, 'container.log'), 'a line\n');
+  writeFileSync(join(directory, 'status'), 'x');
+  const layer = join(directory, 'layer');
+  mkdirSync(layer);
+  run('tar', '--extract', '--xattrs', '--xattrs-include=*', '--directory', layer, '--file', join(directory, 'rootfs-diff.tar'));
+  for (const path of JSON.parse(readFileSync(join(directory, 'deleted.files'), 'utf8')) as string[]) {
+    mkdirSync(join(layer, dirname(path)), { recursive: true });
+    writeFileSync(join(layer, dirname(path), `.wh.${basename(path)}`), '');
+  }
+  run('tar', '--create', '--gzip', '--xattrs', '--xattrs-include=*', '--directory', layer, '--file', join(directory, 'rootfs-diff.tar'), '.');
+  for (const name of ['layer', 'deleted.files', 'bind.mounts', 'io.kubernetes.cri-o.LogPath']) rmSync(join(directory, name), { recursive: true });
+}
+
+function laidOut(file: string, change: (directory: string) => void): void {
+  const directory = `${file}.d`;
+  mkdirSync(directory);
+  run('tar', '--extract', '--directory', directory, '--file', file);
+  change(directory);
+  run('tar', '--create', '--directory', directory, '--file', file, ...readdirSync(directory));
+  rmSync(directory, { recursive: true });
+}
 
 void describe('interchange with podman', () => {
   void it('a container that Stasis saved goes on under podman', async () => {
@@ -94,7 +148,8 @@ void describe('interchange with podman', () => {
   void it('checkpointctl shows and inspects an export', { skip: existsSync('/usr/bin/checkpointctl') ? false : 'checkpointctl is not installed here' }, () => {
     const file = join(EXPORTS, 'ours.tar');
     assert.match(run('checkpointctl', 'show', file), /to-podman/);
-    assert.match(run('checkpointctl', 'inspect', '--all', file), /Process tree/);
+    const tree = run('checkpointctl', 'inspect', '--all', file);
+    for (const words of [/Container: to-podman/, /Engine: Podman/, /Process tree/, /\[1\]  sh/, /interchange:1/]) assert.match(tree, words);
   });
 
   for (const [compression, runtime] of [['none', 'runc'], ['gzip', 'runc'], ['zstd', 'runc']] as const) {
@@ -121,6 +176,33 @@ void describe('interchange with podman', () => {
           run(runtime, 'delete', '--force', name);
         }
         await assert.rejects(exported(agent, result.checkpoint, join(EXPORTS, 'again.tar')), (error) => isStasisError(error, 'RESTORE_INCOMPATIBLE'));
+      } finally {
+        run('podman', 'rm', '--force', '--ignore', '--time', '0', name);
+        bundle.remove();
+      }
+      await assertClean(agent);
+    });
+  }
+
+  for (const [engine, change] of [['cri-o', asCrio], ['containerd', asContainerd]] as const) {
+    void it(`a container in an archive as ${engine} writes it goes on under runc`, async () => {
+      const name = `from-${engine}`;
+      const file = join(EXPORTS, `${name}.tar`);
+      const id = await started(name);
+      const bundle = makeBundle(id, join(EXPORTS, `bundle-${engine}`));
+      try {
+        const from = countOf(pidOf(name));
+        run('podman', 'container', 'checkpoint', '--runtime', 'runc', '--compress', 'none', '--export', file, name);
+        run('podman', 'rm', '--force', name);
+        laidOut(file, change);
+        const result = await imported(agent, file);
+        assert.deepEqual([result.engine, result.container], [engine, 'k8s_web_web-0_default_0']);
+        const restored = await restore(agent, result.checkpoint, { container: name, bundle: bundle.directory });
+        try {
+          await assertGoesOn(restored.pid, from, '');
+        } finally {
+          run('runc', 'delete', '--force', name);
+        }
       } finally {
         run('podman', 'rm', '--force', '--ignore', '--time', '0', name);
         bundle.remove();

@@ -16,6 +16,7 @@ import { decodeLineageKey, encodeLineageKey } from '../../src/repository/format/
 import { Lineages } from '../../src/repository/lineages.ts';
 import { Manifests } from '../../src/repository/manifests.ts';
 import { hex, Trust } from '../../src/repository/trust.ts';
+import { generator } from '../support/mutations.ts';
 import { anySignal, codeOf, nextId, piecesOf, testKeys, withRepository } from './support.ts';
 
 const keys = testKeys();
@@ -79,17 +80,6 @@ async function learnPlaces(): Promise<void> {
     }
   }
   assert.ok(places.size >= 2, 'packs of its own and of its ancestor');
-}
-
-/** mulberry32: small, good enough, the same everywhere. */
-function generator(seed: number): (below: number) => number {
-  let state = seed >>> 0;
-  return (below) => {
-    state = (state + 0x6d2b79f5) >>> 0;
-    let mixed = Math.imul(state ^ (state >>> 15), state | 1);
-    mixed ^= mixed + Math.imul(mixed ^ (mixed >>> 7), mixed | 61);
-    return Math.floor((((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32) * below);
-  };
 }
 
 type Pick = <T>(list: readonly T[]) => T;

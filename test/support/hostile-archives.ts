@@ -102,6 +102,7 @@ export const hostileCases: Readonly<Record<string, HostileCase>> = {
   'CVE-2025-0426: a gzip bomb as a document': { bytes: () => gzipSync(tar(member({ name: 'config.dump', body: Buffer.alloc(256 * 1024 ** 2) }))), expect: 'LIMIT_EXCEEDED', because: 'config.dump of the archive has 268435456 bytes, at most 8388' },
   'CVE-2025-0426: a zstd bomb as pages': { bytes: () => zstdCompressSync(Buffer.concat([member({ name: 'checkpoint/pages-9.img', size: 2 ** 32 }), Buffer.alloc(1024 ** 2)])), expect: 'NO_SPACE', because: 'the staging area is full' },
   'CVE-2025-0426: a bomb within a bomb': { bytes: () => gzipSync(archive({}, member({ name: 'rootfs-diff.tar', body: gzipSync(tar(member({ name: 'zeros', body: Buffer.alloc(64 * 1024 ** 2) }))) }))), expect: 'accepted' },
+  'an image instead of an archive': { bytes: () => tar(json('oci-layout', { imageLayoutVersion: '1.0.0' }), json('index.json', {})), expect: 'FORMAT_UNSUPPORTED', because: 'this is an image, not an archive' },
   'compressed with xz': { bytes: () => Buffer.from('fd377a585a000004', 'hex'), expect: 'FORMAT_UNSUPPORTED', because: 'the archive is compressed with bzip2 or xz' },
   'a negative size': { bytes: () => archive({}, member({ name: 'x', size: base256(0xff, 0) })), expect: 'ARCHIVE_INVALID', because: 'Invalid header' },
   'a size that is no number': { bytes: () => archive({}, member({ name: 'x', pax: { size: 'many' } })), expect: 'ARCHIVE_INVALID', because: 'Invalid header' },

@@ -1,7 +1,7 @@
 /**
  * Export of a checkpoint as an archive that podman and checkpointctl read.
  *
- *   open   manifest read, seal and signature checked
+ *   open   manifest read, seal and signature checked; the packs are held
  *   plan   what the archive will hold, and what it cannot
  *   write  every byte is fetched, verified and handed to the caller, in order
  *
@@ -46,7 +46,12 @@ interface Planned {
 
 export async function exportCheckpoint(agent: AgentContext, request: ExportRequest, operation: Operation, out: Handover<Buffer>): Promise<ExportOutcome> {
   const started = agent.clock.monotonic();
-  const reader = await operation.step('open', (signal) => agent.repository.open(request.checkpoint, { signal }));
+  // Others may delete the checkpoint meanwhile: what is being read stays until it is written.
+  await using held = new AsyncDisposableStack();
+  const reader = await operation.step('open', async (signal) => {
+    held.use(await agent.repository.maintenance.hold(request.checkpoint, { signal }));
+    return agent.repository.open(request.checkpoint, { signal });
+  });
   const { contents, notIncluded } = await operation.step('plan', (signal) => plan(request, reader, signal));
   operation.expectBytes(archiveLength(contents));
   const bytes = await operation.step('write', async (signal) => {

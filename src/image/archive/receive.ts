@@ -124,6 +124,9 @@ class Receiver {
 
   async finish(): Promise<Received> {
     const { signal, writer, rootfs } = this.#options;
+    if (this.#seen.has('oci-layout')) {
+      throw new StasisError('FORMAT_UNSUPPORTED', 'this is an image, not an archive of a checkpoint', { hint: 'an image of a checkpoint has the archive as its one layer: unpack it and import the largest file below blobs/sha256' });
+    }
     for (const name of ['config.dump', 'spec.dump', 'checkpoint/inventory.img']) if (!this.#seen.has(name)) throw invalid(`the archive has no ${name}`);
     if (this.#deleted.length > 0) {
       this.#rootfs ??= await emptyTree(writer, rootfs, signal);

@@ -27,9 +27,12 @@ export class WorkingSet {
   /** What is not a stored working set counts as an empty one: it is a hint. */
   static parse(value: unknown): WorkingSet {
     const set = new WorkingSet();
-    const stored = value as Partial<Stored> | undefined;
+    const stored = value as Partial<Stored> | null | undefined;
     if (stored?.version !== VERSION || !Array.isArray(stored.granules)) return set;
-    for (const [pid, granule] of stored.granules) if (Number.isSafeInteger(pid) && Number.isSafeInteger(granule)) set.#add(pid, granule);
+    for (const row of stored.granules as unknown[]) {
+      const [pid, granule] = (Array.isArray(row) ? row : []) as unknown[];
+      if (Number.isSafeInteger(pid) && Number.isSafeInteger(granule)) set.#add(pid as number, granule as number);
+    }
     return set;
   }
 
