@@ -100,11 +100,11 @@ void describe('images and archives', () => {
   fuzz('seccomp filters', { good: [program], codes: damaged, parse: (bytes) => passes(bytes, 0xc000003e, 165) });
   fuzz('seccomp.img', { good: [privileged['seccomp.img'] ?? Buffer.alloc(0)], codes: damaged, parse: readFilters });
   fuzz('statistics', { good: [makeImage(head('stats'), [[1, encode([[1, 5n], [2, 6n], [9, 7n]])]])], codes: damaged, parse: (bytes) => decodeStats(bytes, 1) });
-  fuzz('descriptors.json', { good: [Buffer.from('["/dev/null","pipe:[1]","pipe:[2]"]')], codes: damaged, parse: parseDescriptors });
+  fuzz('descriptors.json', { good: [Buffer.from('["/dev/null","pipe:[1]","pipe:[2]"]')], codes: [], parse: parseDescriptors });
   fuzz('tar', { good: [someTar], codes: ofArchives, parse: drain });
   fuzz('compressed tar', { good: [gzipSync(someTar), zstdCompressSync(someTar)], codes: ofArchives, parse: drain });
   fuzz('archive', { good: [someArchive], codes: ofArchives, parse: receive });
-  fuzz('config.json', { good: [Buffer.from('{"ociVersion":"1.2.0","root":{"path":"r"},"process":{"args":["sh"],"cwd":"/"},"mounts":[{"destination":"/a","options":["ro"]}],"linux":{"namespaces":[{"type":"pid"}]},"annotations":{"a":"b"}}')], codes: ['RESTORE_INCOMPATIBLE', 'FORMAT_UNSUPPORTED', 'OBJECT_CORRUPT'], parse: specOf });
+  fuzz('config.json', { good: [Buffer.from('{"ociVersion":"1.2.0","root":{"path":"r"},"process":{"args":["sh"],"cwd":"/"},"mounts":[{"destination":"/a","options":["ro"]}],"linux":{"namespaces":[{"type":"pid"}]},"annotations":{"a":"b"}}')], codes: [], parse: specOf });
   fuzz('index of a tree', {
     good: async () => {
       const root = join(base, 'tree');
