@@ -218,4 +218,26 @@ void describe('interchange with podman', () => {
     const events = agent.client.exportCheckpoint({ checkpoint: first.id, reason: '', acceptPlaintext: false }, { signal: undefined });
     await assert.rejects(async () => { for await (const _ of events); }, (error) => isStasisError(error, 'PERMISSION_DENIED'));
   });
+
+  // The last one: the packs that it leaves are for prune to remove.
+  void it('a checkpoint that is deleted while it is exported is exported to its end', async () => {
+    const name = 'deleted-meanwhile';
+    await started(name);
+    try {
+      const { checkpoint: id } = await checkpoint(agent, name);
+      const file = join(EXPORTS, 'whole.tar');
+      await exported(agent, id, file);
+      const parts: Uint8Array[] = [];
+      for await (const event of agent.client.exportCheckpoint({ checkpoint: id, reason: 'test', acceptPlaintext: true }, { signal: undefined })) {
+        if (event.type !== 'data') continue;
+        // The agent waits with the rest until this has been taken.
+        if (parts.length === 0) await agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined });
+        parts.push(event.data.bytes);
+      }
+      assert.ok(Buffer.concat(parts).equals(readFileSync(file)));
+      await assert.rejects(exported(agent, id, file), (error) => isStasisError(error, 'CHECKPOINT_NOT_FOUND'));
+    } finally {
+      run('podman', 'rm', '--force', '--ignore', '--time', '0', name);
+    }
+  });
 });
