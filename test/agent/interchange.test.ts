@@ -4,8 +4,11 @@ import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, statSync, wri
 import { basename, dirname, join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { systemClock } from '../../src/core/clock.ts';
 import { isStasisError } from '../../src/core/errors.ts';
+import type { CheckpointId } from '../../src/core/ids.ts';
 import { lgetxattr } from '../../src/host/libc.ts';
+import { fileKeyProvider, openDirectoryStore, openRepository, type Repository } from '../../src/repository/index.ts';
 import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { IMAGE, IMAGE_DIRECTORY, exported, imported, makeBundle, makeImage, pidOf, run, start, withSpec, type Json } from '../support/podman.ts';
 
@@ -125,6 +128,18 @@ function laidOut(file: string, change: (directory: string) => void): void {
   rmSync(directory, { recursive: true });
 }
 
+/** What another agent does in the same repository. */
+async function elsewhere(use: (repository: Repository) => Promise<void>): Promise<void> {
+  const store = await openDirectoryStore(join(home.state, 'repository'));
+  const repository = await openRepository({ store, keys: await fileKeyProvider(join(home.state, 'keys/node.key')), clock: systemClock, workers: 1, owner: 'another' });
+  try {
+    await use(repository);
+  } finally {
+    await repository.close();
+    await store.close();
+  }
+}
+
 void describe('interchange with podman', () => {
   void it('a container that Stasis saved goes on under podman', async () => {
     const file = join(EXPORTS, 'ours.tar');
@@ -230,8 +245,14 @@ void describe('interchange with podman', () => {
       const parts: Uint8Array[] = [];
       for await (const event of agent.client.exportCheckpoint({ checkpoint: id, reason: 'test', acceptPlaintext: true }, { signal: undefined })) {
         if (event.type !== 'data') continue;
-        // The agent waits with the rest until this has been taken.
-        if (parts.length === 0) await agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined });
+        // The agent waits with the rest until this has been taken, and lets nobody delete it; another agent does.
+        if (parts.length === 0) {
+          await assert.rejects(agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined }), (error) => isStasisError(error, 'CHECKPOINT_IN_USE'));
+          await elsewhere(async (repository) => {
+            await repository.delete(id as CheckpointId, { signal: undefined });
+            await repository.maintenance.prune({ signal: undefined, dryRun: false });
+          });
+        }
         parts.push(event.data.bytes);
       }
       assert.ok(Buffer.concat(parts).equals(readFileSync(file)));
