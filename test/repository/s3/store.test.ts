@@ -12,12 +12,12 @@ import { anySignal, failure, load, save, withDirectory, withRepository } from '.
 import { bucket, createBucket, quick, rawClient, s3Options, testStore, useTestCredentials } from './setup.ts';
 
 let server: Radosgw;
-/** The one for uploads in parts and encryption. */
+/** The one for uploads in parts, encryption and TLS. */
 let posix: Radosgw;
 before(async () => {
   useTestCredentials();
   server = await startRadosgw();
-  posix = await startRadosgw({ backend: 'posix' });
+  posix = await startRadosgw({ backend: 'posix', secure: true });
   await Promise.all([server, posix].map(({ endpoint }) => createBucket(endpoint)));
 });
 after(async () => {
@@ -123,6 +123,22 @@ void test('s3: every refusal has its code and a hint', async () => {
   }
   const silent = await testStore('http://127.0.0.1:1', { patienceMs: 300 });
   await assert.rejects(silent.head('packs/a', anySignal), /ECONNREFUSED.*\(\d+ attempts in/);
+});
+
+void test('s3: over TLS, with a certificate that only the configuration trusts', async () => {
+  const { endpoint = '', caFile } = posix.secure ?? {};
+  const store = await testStore(endpoint, { caFile });
+  const bytes = randomBytes(3_000_001);
+  await Promise.all([0, 1, 2].map((i) => store.put(`packs/${i}`, [bytes.subarray(i)], anySignal)));
+  for (const i of [0, 1, 2]) assert.deepEqual(Buffer.from(await store.get(`packs/${i}`, undefined, anySignal)), bytes.subarray(i));
+  const controller = new AbortController();
+  const slow = await testStore(endpoint, { caFile, bandwidth: 1 << 20 });
+  setTimeout(() => controller.abort(new Error('enough')), 300);
+  await assert.rejects(slow.put('packs/cancelled', [bytes], { signal: controller.signal }), /enough/);
+  assert.equal(await store.head('packs/cancelled', anySignal), undefined);
+  const distrustful = await testStore(endpoint, { patienceMs: 300 });
+  assert.equal(await failure(distrustful.put('packs/0', [bytes], anySignal)), 'CONFIG_INVALID');
+  await Promise.all([store, slow, distrustful].map((one) => one.close()));
 });
 
 void test('s3: a repository lives on it', async () => {

@@ -7,20 +7,30 @@ import type { Bandwidth } from '../bandwidth.ts';
 
 /** At a limited bandwidth this much is sent at once. */
 const SLICE_BYTES = 64 * 1024;
+/** TLS encrypts what it is given at once into memory of its own: a whole pack would be there twice, and many are on their way. */
+const TLS_SLICE_BYTES = 256 * 1024;
 
-/** What to send. Rate-limited bodies are streams, others one buffer, which costs no copy. */
-export function requestBody(bytes: Uint8Array, limit: Bandwidth | undefined, signal: AbortSignal | undefined): Buffer | Readable {
+export interface BodyOptions {
+  readonly limit: Bandwidth | undefined;
+  /** It goes over TLS. */
+  readonly encrypted: boolean;
+  readonly signal: AbortSignal | undefined;
+}
+
+/** What to send. Rate-limited and encrypted bodies are streams, others one buffer, which costs no copy. */
+export function requestBody(bytes: Uint8Array, { limit, encrypted, signal }: BodyOptions): Buffer | Readable {
   const buffer = Buffer.from(bytes.buffer, bytes.byteOffset, bytes.byteLength);
-  if (limit === undefined || bytes.length === 0) return buffer;
-  const body = Readable.from(slices(buffer, limit, signal), { objectMode: false, highWaterMark: SLICE_BYTES });
+  if (bytes.length === 0 || (limit === undefined && !(encrypted && bytes.length > TLS_SLICE_BYTES))) return buffer;
+  const most = limit === undefined ? TLS_SLICE_BYTES : SLICE_BYTES;
+  const body = Readable.from(slices(buffer, most, limit, signal), { objectMode: false, highWaterMark: most });
   // It fails only with the signal, which ends the request by itself.
   return body.on('error', () => undefined);
 }
 
-async function* slices(bytes: Buffer, limit: Bandwidth, signal: AbortSignal | undefined): AsyncIterable<Buffer> {
-  for (let at = 0; at < bytes.length; at += SLICE_BYTES) {
-    const slice = bytes.subarray(at, at + SLICE_BYTES);
-    await limit.take(slice.length, { signal });
+async function* slices(bytes: Buffer, most: number, limit: Bandwidth | undefined, signal: AbortSignal | undefined): AsyncIterable<Buffer> {
+  for (let at = 0; at < bytes.length; at += most) {
+    const slice = bytes.subarray(at, at + most);
+    await limit?.take(slice.length, { signal });
     yield slice;
   }
 }

@@ -59,7 +59,7 @@ export async function uploadWhole(context: UploadContext, { key, name, bytes }: 
   const { digest, checksum } = integrity(context, bytes);
   const what = `write ${name}`;
   await context.persist(bytes.length, signal, async (attempt) => {
-    const input = { Bucket: access.bucket, Key: key, Body: requestBody(bytes, limit, attempt), ContentLength: bytes.length, ...properties(context), ...checksum };
+    const input = { Bucket: access.bucket, Key: key, Body: requestBody(bytes, { limit, encrypted: access.isPrivate, signal: attempt }), ContentLength: bytes.length, ...properties(context), ...checksum };
     const answer = await access.send({ what, name, send: (client, abortSignal) => client.send(withDigest(new PutObjectCommand(input), digest), { abortSignal: abortSignal! }) }, attempt);
     requireTag(answer.ETag, what);
   });
@@ -105,7 +105,7 @@ async function uploadPart(context: UploadContext, { key, name, bytes }: Upload, 
   const { digest, checksum } = integrity(context, part);
   const what = `write part ${number} of ${name}`;
   return context.persist(part.length, signal, async (attempt) => {
-    const input = { Bucket: access.bucket, Key: key, UploadId: id, PartNumber: number, Body: requestBody(part, limit, attempt), ContentLength: part.length, ...encryption.access, ...checksum };
+    const input = { Bucket: access.bucket, Key: key, UploadId: id, PartNumber: number, Body: requestBody(part, { limit, encrypted: access.isPrivate, signal: attempt }), ContentLength: part.length, ...encryption.access, ...checksum };
     const answer = await access.send({ what, name, send: (client, abortSignal) => client.send(withDigest(new UploadPartCommand(input), digest), { abortSignal: abortSignal! }) }, attempt);
     return { PartNumber: number, ETag: requireTag(answer.ETag, what), ...checksum };
   });
