@@ -14,6 +14,7 @@ import type { TreeMemories } from './tree-memories.ts';
 import type { Operations } from './operations.ts';
 import type { RetentionRule } from './retention/policy.ts';
 import type { Quota } from './retention/quota.ts';
+import type { Selector } from './retention/selector.ts';
 import type { WorkingSets } from './working-sets.ts';
 
 export interface AgentSettings {
@@ -28,7 +29,8 @@ export interface AgentSettings {
   /** Deadline of an operation whose caller set none. */
   readonly operationDeadlineMs: number;
   readonly ghostLimitBytes: number;
-  readonly cipher: string;
+  /** Whose checkpoints are not encrypted. */
+  readonly plaintextFor: readonly Selector[];
   readonly parallel: number;
   /** 0 for none. */
   readonly quotaBytes: number;

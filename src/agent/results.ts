@@ -14,7 +14,7 @@ export function checkpointResult(outcome: CheckpointOutcome): api.CheckpointResu
     operationId: outcome.operation, checkpoint: summary.id, lineage: summary.lineage, container: podDescription(summary).containers[0]?.id ?? '',
     phases: outcome.phases, frozenMs: outcome.frozenMs, totalMs: outcome.totalMs, bytes: summary.bytes,
     ratio: stored === 0 ? 0 : raw / stored, bytesPerSecond: rate(raw, outcome.totalMs), memoryPath: outcome.memoryPath,
-    findings: outcome.findings, notIncluded: outcome.notSaved, leftRunning: podDescription(summary).mode === 'leave-running',
+    findings: outcome.findings, notIncluded: outcome.notSaved, leftRunning: podDescription(summary).mode === 'leave-running', cipher: summary.cipher,
   };
 }
 

@@ -30,6 +30,7 @@ import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
 import { retentionRules } from './retention/configured.ts';
 import { Quota } from './retention/quota.ts';
+import { parseSelector } from './retention/selector.ts';
 import { agentHandlers } from './service.ts';
 import { openStore, probe } from './store.ts';
 import { WorkingSets } from './working-sets.ts';
@@ -68,6 +69,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   stack.defer(() => repository.close());
   await releaseOwn(repository);
   log.event('repository.opened', { repository: store.description });
+  if (config.repository.plaintextFor.length > 0) log.event('repository.plaintext', { plaintext_for: config.repository.plaintextFor });
 
   const staging = stack.use(await openStaging(join(config.runDirectory, 'staging'), { sizeBytes: config.staging.size }));
   const treeThreads = stack.use(new TreeThreads());
@@ -141,7 +143,7 @@ function settingsOf(config: Config): AgentSettings {
   return {
     nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path,
     freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
-    criu: config.criu.binary, cipher: config.repository.cipher, parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionRules(config),
+    criu: config.criu.binary, plaintextFor: config.repository.plaintextFor.map(parseSelector), parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionRules(config),
     scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), lazyHook: join(libexec, 'stasis-lazy-hook'), networkHook: join(libexec, 'stasis-network-hook') },
   };
 }

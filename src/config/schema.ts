@@ -113,7 +113,7 @@ export const schema = v.strictObject({
       bandwidth: key(size, 0, 'Most bytes per second that this node sends, and receives; 0 for no limit.'),
       patience: key(duration, '5m', 'How long a request is repeated while the provider does not answer, or says that it is busy. Budgets and deadlines of operations end it earlier.'),
     }),
-    cipher: key(choice(['xchacha20-poly1305', 'null']), 'xchacha20-poly1305', 'How new checkpoints are sealed. "null" leaves them open: only for measurements, it is recorded in the checkpoint.'),
+    plaintextFor: key(list(v.pipe(text, v.regex(/^(-|[a-z0-9]([a-z0-9-]*[a-z0-9])?)\/[A-Za-z0-9_.+*-]+$/, 'expected NAMESPACE/NAME with the namespace written out; "-" for containers outside Kubernetes, * in names for any characters'))), [], 'Containers whose checkpoints are NOT encrypted: NAMESPACE/NAME, with * in the name for any characters; "-" is the namespace of containers outside Kubernetes. Each such checkpoint is an audit event and is shown as plaintext.'),
     quota: key(size, '0', 'Bytes that the repository may have in all; a checkpoint that may not fit is refused before its container is frozen. 0: no limit.'),
     grace: key(duration, '12h', 'How long a writer, reader or prune must have been silent before another one gives it up for dead. Longer than any checkpoint takes.'),
   }),

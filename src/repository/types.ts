@@ -190,7 +190,7 @@ export interface Repository {
     id: CheckpointId;
     /** Continue this lineage (its key is unwrapped); a new one is made when absent. */
     lineage: LineageId | undefined;
-    /** Cipher by name, "xchacha20-poly1305" unless told; "null" only for measurements and audited opt-outs. */
+    /** Cipher by name, "xchacha20-poly1305" unless told; "null" only where an administrator opted out. */
     cipher?: string;
   }, options2: { signal: AbortSignal | undefined }): Promise<CheckpointWriter>;
   list(options: { signal: AbortSignal | undefined; onProblem?: (object: string, error: Error) => void }): AsyncIterable<CheckpointSummary>;

@@ -106,6 +106,8 @@ export interface CheckpointResult {
   readonly findings: readonly Finding[];
   readonly notIncluded: readonly string[];
   readonly leftRunning: boolean;
+  /** "null": the checkpoint is not encrypted. */
+  readonly cipher: string;
 }
 
 export interface RestoreResult {
@@ -329,7 +331,7 @@ export interface Node {
   readonly limits: { readonly parallelOperations: number; readonly freezeBudgetMs: number; readonly stopBudgetMs: number; readonly ghostLimitBytes: number };
   readonly keys: { readonly signer: string; readonly recipient: string; readonly trustedSigners: readonly string[] };
   readonly staging: { readonly sizeBytes: number; readonly usedBytes: number };
-  readonly repository: { readonly description: string; readonly cipher: string; readonly freeBytes?: number };
+  readonly repository: { readonly description: string; readonly cipher: string; readonly plaintextFor: readonly string[]; readonly freeBytes?: number };
   readonly operationsRunning: number;
   readonly callerRoles: readonly string[];
 }

@@ -54,6 +54,15 @@ function podmanImage(entry: Json): Container['image'] {
   }
 }
 
+/**
+ * The namespace of a Kubernetes container. The annotations count only where a manager of Kubernetes writes them itself:
+ * elsewhere they are anybody's wish.
+ */
+export function namespaceOf({ manager, spec: { annotations = {} } }: Container): string | undefined {
+  if (manager === 'containerd') return annotations['io.kubernetes.cri.sandbox-namespace'];
+  return manager === 'cri-o' ? annotations['io.kubernetes.pod.namespace'] : undefined;
+}
+
 /** "namespace/pod/container" of a Kubernetes container: unlike the name, unique on a node. */
 export function qualifiedName(container: Container): string | undefined {
   const annotations = container.spec.annotations ?? {};

@@ -29,7 +29,7 @@ async function systemsFor(workload: Workload, withPodman: boolean): Promise<Syst
   const systems: System[] = [await stasis('stasis', {})];
   if (!workload.files) systems.push(plainRunc('runc, tmpfs', '/tmp'), plainRunc('runc, ext4', '/srv'));
   if (withPodman) systems.push(podman());
-  if (workload.name === 'heap') systems.push(await stasis('stasis, null cipher', { STASIS_REPOSITORY_CIPHER: 'null' }));
+  if (workload.name === 'heap') systems.push(await stasis('stasis, null cipher', { STASIS_REPOSITORY_PLAINTEXT_FOR: '-/*' }));
   return systems;
 }
 

@@ -34,6 +34,14 @@ void describe('commands', () => {
     });
   });
 
+  void test('a checkpoint that is not encrypted is told on stderr and in the list', async () => {
+    assert.match((await stasis('checkpoint', 'open')).stderr, /^stasis: warning: this checkpoint is NOT encrypted/m);
+    const { stdout } = await stasis('list', '--container', 'open');
+    assert.match(stdout, new RegExp(`^${id} .* PLAINTEXT `, 'm'));
+    assert.match(stdout, / sealed /);
+    assert.match((await stasis('node')).stdout, /^Plaintext for: +dev\/\*$/m);
+  });
+
   void test('checkpoint --print-stats shows phases and bytes', async () => {
     const { stdout, stderr } = await stasis('checkpoint', '--print-stats', 'web');
     assert.equal(stdout, `${id}\n`);
@@ -75,7 +83,7 @@ void describe('commands', () => {
   void test('list goes through all pages and tells what cannot be read', async () => {
     const { status, stdout, stderr } = await stasis('list');
     assert.equal(status, 0);
-    assert.match(stdout, new RegExp(`^CHECKPOINT +CONTAINER +NODE +CREATED +RAW +STORED +PIN +REASON\n${id}  web-1 +node-1 .* before the upgrade\n`));
+    assert.match(stdout, new RegExp(`^CHECKPOINT +CONTAINER +NODE +CREATED +RAW +STORED +SEAL +PIN +REASON\n${id}  web-1 +node-1 .* before the upgrade\n`));
     assert.equal(stdout.split('\n').length, 4);
     assert.equal(stderr, 'stasis: warning: manifests/x cannot be read: the seal is broken\n');
     assert.equal((await stasis('ls', '-q', '--container', 'web')).stdout.split('\n')[0], id);

@@ -53,6 +53,12 @@ void describe('loading', () => {
     await assert.rejects(loadConfig({ env: {}, file: '/missing.yaml' }), { code: 'CONFIG_INVALID', message: /\/missing\.yaml/ });
   });
 
+  void test('plaintext needs a namespace that is written out', async () => {
+    const of = async (value: string): Promise<readonly string[]> => (await loadConfig({ file: empty, env: { STASIS_REPOSITORY_PLAINTEXT_FOR: value } })).config.repository.plaintextFor;
+    assert.deepEqual(await of('dev/*, -/bench-*'), ['dev/*', '-/bench-*']);
+    for (const value of ['*/*', '*/web', 'web', '*', 'de*/web', '/web', 'dev/', 'Dev/x y']) await assert.rejects(of(value), { code: 'CONFIG_INVALID', message: /repository\.plaintextFor/ }, value);
+  });
+
   void test('lists from every source', async () => {
     const roots = async (sources: Parameters<typeof loadConfig>[0]): Promise<readonly string[]> => (await loadConfig({ file: empty, env: {}, ...sources })).config.runtimes.runc.roots;
     assert.deepEqual(await roots({ env: { STASIS_RUNTIMES_RUNC_ROOTS: '/a, /b' } }), ['/a', '/b']);

@@ -23,7 +23,7 @@ export const checkpointResult: CheckpointResult = {
   phases: [{ name: 'freeze', ms: 12.5 }, { name: 'dump', ms: 900 }], frozenMs: 912.5, totalMs: 2100.25,
   bytes: { raw: 2 * 1024 ** 3, zero: 1024 ** 3, reused: 1024 ** 2, stored: 300 * 1024 ** 2 }, ratio: 6.8, bytesPerSecond: 1024 ** 3, memoryPath: 'page-server',
   findings: [{ severity: 'warning', kind: 'space', message: 'the repository is nearly full', hint: 'free some space', pid: 7 }],
-  notIncluded: ['the bind mount /data of the host'], leftRunning: true,
+  notIncluded: ['the bind mount /data of the host'], leftRunning: true, cipher: 'xchacha20-poly1305',
 };
 
 export const restoreResult: RestoreResult = {
@@ -78,7 +78,7 @@ export const node: Node = {
   runtimes: [{ name: 'runc', binary: '/usr/sbin/runc', version: '1.3.6', roots: ['/run/runc'] }], features: [{ name: 'mem_dirty_track', available: true }, { name: 'uffd', available: false }],
   problems: [], limits: { parallelOperations: 2, freezeBudgetMs: 60_000, stopBudgetMs: 600_000, ghostLimitBytes: 64 * 1024 ** 2 },
   keys: { signer: 'ab'.repeat(32), recipient: 'cd'.repeat(32), trustedSigners: [] }, staging: { sizeBytes: 1024 ** 3, usedBytes: 0 },
-  repository: { description: 'directory:/var/lib/stasis/repository', cipher: 'xchacha20-poly1305', freeBytes: 10 * 1024 ** 3 }, operationsRunning: 0, callerRoles: [],
+  repository: { description: 'directory:/var/lib/stasis/repository', cipher: 'xchacha20-poly1305', plaintextFor: ['dev/*'], freeBytes: 10 * 1024 ** 3 }, operationsRunning: 0, callerRoles: [],
 };
 
 export interface Script {
@@ -119,7 +119,7 @@ export function scriptedAgent(): Script {
   const handlers: AgentHandlers = {
     checkpoint: (request, context) => {
       note('checkpoint', request, context);
-      return play(request.container, request.operationId, 'checkpoint', { type: 'result' as const, result: { ...checkpointResult, operationId: request.operationId ?? 'op-1' } }, context);
+      return play(request.container, request.operationId, 'checkpoint', { type: 'result' as const, result: { ...checkpointResult, operationId: request.operationId ?? 'op-1', ...(request.container === 'open' ? { cipher: 'null' } : {}) } }, context);
     },
     restore: (request, context) => {
       note('restore', request, context);
@@ -133,7 +133,7 @@ export function scriptedAgent(): Script {
     listCheckpoints: async (request, context) => {
       note('listCheckpoints', request, context);
       return request.pageToken === ''
-        ? { checkpoints: [checkpointInfo], problems: [], nextPageToken: 'more' }
+        ? { checkpoints: [request.container === 'open' ? { ...checkpointInfo, cipher: 'null' } : checkpointInfo], problems: [], nextPageToken: 'more' }
         : { checkpoints: [{ ...checkpointInfo, id: `${checkpointInfo.id.slice(0, -1)}0` }], problems: [{ object: 'manifests/x', code: 'OBJECT_CORRUPT', message: 'the seal is broken' }], nextPageToken: '' };
     },
     inspectCheckpoint: async (request, context) => {

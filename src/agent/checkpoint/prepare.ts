@@ -14,6 +14,7 @@ import type { CheckpointRequest } from './checkpoint.ts';
 import { FrozenContainer } from './frozen-container.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
+import { plaintextSelector } from '../plaintext.ts';
 import { CheckpointInProgress, IMAGES_PREFIX, type SavedTree } from './in-progress.ts';
 
 export type PreparedCheckpoint = CheckpointInProgress;
@@ -38,7 +39,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   const directories = { images: join(staging.directory, 'images'), work: openLogDirectory(agent, operation.id) };
   mkdirSync(directories.images, { mode: 0o700 });
 
-  const writer = await beginWriter(agent, request.newLineage ? undefined : agent.lineages.of(container)?.lineage, signal);
+  const writer = await beginWriter(agent, container, request, operation, signal);
   let manifest: 'none' | 'written' | 'committed' = 'none';
   undo.defer(async () => {
     const clean = manifest !== 'none' || (await writer.abort());
@@ -85,9 +86,13 @@ const UNUSABLE = ['KEY_MISSING', 'KEY_WRONG', 'SIGNER_UNTRUSTED', 'SIGNATURE_INV
  * A lineage ends with its last checkpoint, when its key goes, or when this node cannot use that key any more: the
  * container then begins a new one. Older checkpoints are not touched.
  */
-async function beginWriter(agent: AgentContext, lineage: LineageId | undefined, signal: AbortSignal): Promise<CheckpointWriter> {
-  const begin = (wanted: LineageId | undefined): Promise<CheckpointWriter> =>
-    agent.repository.begin({ id: newCheckpointId(agent.clock.now()), lineage: wanted, cipher: agent.settings.cipher }, { signal });
+async function beginWriter(agent: AgentContext, container: Container, request: CheckpointRequest, operation: Operation, signal: AbortSignal): Promise<CheckpointWriter> {
+  const lineage = request.newLineage ? undefined : agent.lineages.of(container)?.lineage;
+  const open = plaintextSelector(container, agent.settings.plaintextFor);
+  const id = newCheckpointId(agent.clock.now());
+  // Before anything is written: also of a checkpoint that fails later, some may have gone out.
+  if (open !== undefined) agent.log.event('checkpoint.plaintext', { checkpoint_id: id, operation_id: operation.id, container_id: container.id, ...open, principal: request.by, reason: request.reason });
+  const begin = (wanted: LineageId | undefined): Promise<CheckpointWriter> => agent.repository.begin({ id, lineage: wanted, cipher: open === undefined ? 'xchacha20-poly1305' : 'null' }, { signal });
   try {
     return await begin(lineage);
   } catch (error) {

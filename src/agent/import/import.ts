@@ -65,7 +65,7 @@ async function prepare(agent: AgentContext, request: ImportRequest, operation: O
   let clean = true;
   undo.defer(() => { if (clean) agent.journal.remove(operation.id); });
   agent.journal.write({ kind: 'import', operation: operation.id, step: 'prepare', checkpoint: request.checkpoint, stagingDirectory: staging.directory });
-  const writer = await agent.repository.begin({ id: request.checkpoint, lineage: undefined, cipher: agent.settings.cipher }, { signal });
+  const writer = await agent.repository.begin({ id: request.checkpoint, lineage: undefined }, { signal });
   undo.defer(async () => {
     if (!(await agent.repository.exists(request.checkpoint, { signal: undefined }))) clean = await writer.abort();
   });

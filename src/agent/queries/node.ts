@@ -14,7 +14,7 @@ export async function nodeInfo(agent: AgentContext, { caller }: api.CallContext)
     limits: { parallelOperations: settings.parallel, freezeBudgetMs: settings.freezeBudgetMs, stopBudgetMs: settings.stopBudgetMs, ghostLimitBytes: settings.ghostLimitBytes },
     keys: { signer: agent.keys.signer, recipient: agent.keys.recipient, trustedSigners: agent.keys.trustedSigners },
     staging: { sizeBytes: staging.sizeBytes, usedBytes: staging.usedBytes() },
-    repository: { description: agent.keys.repository, cipher: settings.cipher, ...(free === undefined ? {} : { freeBytes: free }) },
+    repository: { description: agent.keys.repository, cipher: 'xchacha20-poly1305', plaintextFor: settings.plaintextFor.map(({ text }) => text), ...(free === undefined ? {} : { freeBytes: free }) },
     operationsRunning: operations.list().filter((status) => status.state === 'running').length,
     callerRoles: [...caller.roles],
   };

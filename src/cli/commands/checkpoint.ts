@@ -72,6 +72,7 @@ function show(io: Io, result: CheckpointResult, stats: boolean): void {
     io.talk(`${formatBytes(raw)} in ${formatDuration(result.totalMs)}, frozen ${formatDuration(result.frozenMs)}, ${formatBytes(stored)} stored`);
   }
   tellFindings(io, result.findings);
+  if (result.cipher === 'null') io.talk('stasis: warning: this checkpoint is NOT encrypted: repository.plaintextFor of the agent names its container');
   for (const item of result.notIncluded) io.talk(`stasis: not in the checkpoint: ${item}`);
   io.out(result.checkpoint);
 }

@@ -44,7 +44,7 @@ function describe({ info, phases, findings, notIncluded, provenance, blobs }: Ch
       ['Afterwards', info.leftRunning ? 'left running' : 'stopped'],
       ['Frozen', formatDuration(info.frozenMs)],
       ['Bytes', `${formatBytes(raw)} raw, ${formatBytes(zero)} zero, ${formatBytes(reused)} reused, ${formatBytes(stored)} stored`],
-      ['Cipher', info.cipher],
+      ['Cipher', info.cipher === 'null' ? 'null: PLAINTEXT, whoever reads the repository can read it' : info.cipher],
       ['Signer', info.signer],
       ['Made with', `stasis ${provenance.agentVersion}, criu ${provenance.criuVersion}, ${info.containers[0]?.runtime ?? 'runtime'} ${provenance.runtimeVersion}`],
       ['Kernel', `${provenance.kernel} (${provenance.architecture})`],

@@ -52,6 +52,7 @@ const columns = [
   { title: 'CREATED', value: (row: CheckpointInfo) => time(row.createdMs) },
   { title: 'RAW', value: (row: CheckpointInfo) => formatBytes(row.bytes.raw), right: true },
   { title: 'STORED', value: (row: CheckpointInfo) => formatBytes(row.bytes.stored), right: true },
+  { title: 'SEAL', value: (row: CheckpointInfo) => (row.cipher === 'null' ? 'PLAINTEXT' : 'sealed') },
   { title: 'PIN', value: (row: CheckpointInfo) => (row.pinned ? 'pinned' : '') },
   { title: 'REASON', value: (row: CheckpointInfo) => row.reason },
 ];

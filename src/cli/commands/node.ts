@@ -34,6 +34,7 @@ function describe(node: Node): string {
     ['Limits', `${limits.parallelOperations} operations at once, frozen ${formatDuration(limits.freezeBudgetMs)} (${formatDuration(limits.stopBudgetMs)} to stop), ghost files ${formatBytes(limits.ghostLimitBytes)}`],
     ['Staging', `${formatBytes(staging.usedBytes)} of ${formatBytes(staging.sizeBytes)} used`],
     ['Repository', `${repository.description}, ${repository.cipher}${repository.freeBytes === undefined ? '' : `, ${formatBytes(repository.freeBytes)} free`}`],
+    ['Plaintext for', repository.plaintextFor.join(', ')],
     ['Signs as', keys.signer],
     ['Sealed to', keys.recipient],
     ['Trusts', keys.trustedSigners.join(', ')],
