@@ -10,6 +10,7 @@ import type { Logger } from '../telemetry/logger.ts';
 import type { Fills } from './fills.ts';
 import type { Journal } from './journal.ts';
 import type { Lineages } from './lineages.ts';
+import type { OpenedKeys } from './node-keys.ts';
 import type { TreeMemories } from './tree-memories.ts';
 import type { Operations } from './operations.ts';
 import type { RetentionRule } from './retention/policy.ts';
@@ -58,8 +59,9 @@ export interface AgentContext {
   readonly workingSets: WorkingSets;
   readonly fills: Fills;
   readonly treeMemories: TreeMemories;
-  /** Public facts for whoever asks for the node. */
-  readonly keys: { readonly signer: string; readonly recipient: string; readonly trustedSigners: readonly string[]; readonly repository: string };
+  /** Of this node, and whom it trusts. */
+  readonly keys: OpenedKeys & { readonly trustedSigners: readonly string[] };
+  readonly storeDescription: string;
   /** Tries the store of the repository. */
   readonly probeStore: (options: { signal: AbortSignal | undefined }) => Promise<StoreReport>;
   readonly startedMs: number;

@@ -12,7 +12,7 @@ import { makePrivateDirectory, readJsonFile, replaceFile } from '../host/files.t
 import { tryLock } from '../host/libc.ts';
 import { openStaging } from '../host/staging.ts';
 import { TreeThreads } from '../image/tree/index.ts';
-import { fileKeyProvider, openRepository, withRecipients } from '../repository/index.ts';
+import { openRepository } from '../repository/index.ts';
 import type { Repository } from '../repository/types.ts';
 import { serveAgent } from '../rpc/server.ts';
 import { probeToolchain } from '../runtime/index.ts';
@@ -26,6 +26,7 @@ import { Journal } from './journal.ts';
 import { TreeMemories } from './tree-memories.ts';
 import { Lineages } from './lineages.ts';
 import { recordMetrics } from './metrics.ts';
+import { openNodeKeys } from './node-keys.ts';
 import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
 import { retentionRules } from './retention/configured.ts';
@@ -61,11 +62,10 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   log.event('node.probed', { kernel: toolchain.kernel, criu: toolchain.criu.text, runtimes: toolchain.runtimes.map(({ name, version: number }) => `${name} ${number}`) });
   for (const problem of toolchain.problems) log.event('node.problem', { problem });
 
-  const own = await fileKeyProvider(config.keys.file);
-  const keys = withRecipients(own, config.keys.recipients);
+  const keys = await openNodeKeys(config.keys, log);
   const store = await openStore(config.repository);
   stack.defer(() => store.close());
-  const repository = await openRepository({ store, keys, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, owner: agentIdentity(config.stateDirectory) });
+  const repository = await openRepository({ store, keys: keys.provider, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, owner: agentIdentity(config.stateDirectory) });
   stack.defer(() => repository.close());
   await releaseOwn(repository);
   log.event('repository.opened', { repository: store.description });
@@ -85,7 +85,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
     fills: new Fills(),
     treeMemories: new TreeMemories(join(config.stateDirectory, 'trees')),
-    keys: { signer: hex(keys.signer), recipient: own.recipients.map(hex).join(', '), trustedSigners: config.keys.trustedSigners, repository: store.description },
+    keys: { ...keys, trustedSigners: config.keys.trustedSigners }, storeDescription: store.description,
     probeStore: (options) => probe(config.repository, options),
     startedMs: systemClock.now(),
   };
@@ -150,10 +150,6 @@ function settingsOf(config: Config): AgentSettings {
 
 function runtimeRoots({ runtimes }: Config): RuntimeRoot[] {
   return (['runc', 'crun'] as const).flatMap((runtime) => runtimes[runtime].roots.map((root) => ({ runtime, binary: runtimes[runtime].binary, root })));
-}
-
-function hex(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('hex');
 }
 
 function failpointsOf(config: Config): Failpoints {

@@ -26,7 +26,7 @@ export const exitMeanings: Readonly<Record<number, string>> = {
   19: 'the restore, or the container runtime, failed',
   20: 'the repository cannot be reached or written, or its store is not fit for it',
   30: 'data in the repository is damaged, missing or of an unknown format',
-  31: 'a key is missing or wrong, or a signature is not to be trusted',
+  31: 'a key is missing, wrong or out of reach, or a signature is not to be trusted',
   32: 'a path leads out of where it belongs',
   33: 'a limit is exceeded',
   34: 'the archive to be imported is none, or is damaged',

@@ -141,6 +141,7 @@ function check(config: Config): void {
     });
   }
   checkRepository(config.repository);
+  checkKeys(config.keys);
 }
 
 function checkRepository({ directory, s3 }: Config['repository']): void {
@@ -154,6 +155,14 @@ function checkRepository({ directory, s3 }: Config['repository']): void {
     throw new StasisError('CONFIG_INVALID', `repository.s3.encryption is ${s3.encryption}, and customerKeyFile is ${s3.customerKeyFile || 'not set'}`, { hint: 'customerKeyFile goes with encryption "customer" and with no other' });
   }
   if (s3.kmsKeyId !== '' && s3.encryption !== 'kms') throw new StasisError('CONFIG_INVALID', `repository.s3.kmsKeyId is set, but encryption is ${s3.encryption}`, { hint: 'kmsKeyId goes with encryption "kms"' });
+}
+
+function checkKeys({ provider, directory, current, command }: Config['keys']): void {
+  const wrong = (message: string): StasisError => new StasisError('CONFIG_INVALID', message, { hint: 'docs/KEYS.md tells which keys go with which provider' });
+  if ((provider === 'directory') !== (directory !== '')) throw wrong(`keys.provider is ${provider}, and keys.directory is ${directory || 'not set'}`);
+  if (current !== '' && provider !== 'directory') throw wrong(`keys.current is ${current}, but keys.provider is ${provider}`);
+  if ((provider === 'exec') !== (command.length > 0)) throw wrong(`keys.provider is ${provider}, and keys.command is ${command[0] ?? 'not set'}`);
+  if (command[0] !== undefined && !command[0].startsWith('/')) throw wrong(`keys.command begins with ${command[0]}, which is not an absolute path`);
 }
 
 function freeze<T>(value: T): T {

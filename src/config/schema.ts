@@ -124,8 +124,14 @@ export const schema = v.strictObject({
     rules: key(list(text), [], 'Limits for some containers, before those above: SELECTOR:last=3:age=24h:bytes=10G. A selector is NAME or NAMESPACE/NAME with * for any characters; the first one that fits counts.'),
   }),
   keys: group({
+    provider: key(choice(['file', 'directory', 'exec']), 'file', "Where this node's private keys are: in keys.file, in the folder keys.directory, or behind keys.command (docs/KEYS.md)."),
     file: key(optionalPath, '', "File with this node's private keys, mode 0600, made when missing; empty for keys/node.key below stateDirectory."),
-    recipients: key(list(v.pipe(text, v.regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'))), [], 'Public keys (hexadecimal X25519) to which the keys of new lineages are wrapped; empty for the one of this node. Without its own among them a node writes what it cannot read.'),
+    directory: key(optionalPath, '', 'Folder of key files, such as a mounted Secret, for provider "directory": one is current, all of them open. It is read again when it changes.'),
+    current: key(v.pipe(text, v.regex(/^[A-Za-z0-9_.-]*$/, 'expected the name of a file')), '', 'Name of the file in keys.directory whose key signs and is wrapped to; empty for the last by name.'),
+    command: key(list(text), [], 'Program (an absolute path) and arguments that provider "exec" runs for each question: a KMS.'),
+    commandTimeout: key(duration, '10s', 'How long one run of keys.command may take; then it is killed with all of its process group.'),
+    commandCache: key(duration, '5m', 'How long answers of keys.command (public keys, opened data keys) are used again, in memory only.'),
+    recipients: key(list(v.pipe(text, v.regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'))), [], 'Public keys (hexadecimal X25519) to which the keys of lineages are wrapped when a checkpoint is made; empty for the one of this node. Without its own among them a node writes what it cannot read.'),
     trustedSigners: key(list(v.pipe(text, v.regex(/^[0-9a-f]{64}$/, 'expected 64 hexadecimal digits'))), [], 'Public signing keys (hexadecimal Ed25519) of other nodes whose checkpoints may be restored here.'),
   }),
   runtimes: group({

@@ -42,6 +42,7 @@ export const errorTable = {
   FORMAT_UNSUPPORTED: { grpc: 9, exit: 30, retry: false },
   KEY_MISSING: { grpc: 9, exit: 31, retry: false },
   KEY_WRONG: { grpc: 9, exit: 31, retry: false },
+  KEY_UNAVAILABLE: { grpc: 14, exit: 31, retry: true },
   SIGNER_UNTRUSTED: { grpc: 7, exit: 31, retry: false },
   SIGNATURE_INVALID: { grpc: 15, exit: 31, retry: false },
   PATH_ESCAPES: { grpc: 3, exit: 32, retry: false },

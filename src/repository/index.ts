@@ -2,9 +2,13 @@
  * The repository: bytes at rest, sealed. It knows blobs, chunks, packs, manifests and keys, and nothing of
  * containers, CRIU or networks. docs/FORMAT.md is its contract with the disk, types.ts with the rest of Stasis.
  */
-export type { KeyProvider, WrappedKey } from './keys.ts';
-export { fileKeyProvider } from './key-file.ts';
-export { withRecipients } from './recipients.ts';
+export { fixedKeys } from './keys/port.ts';
+export type { KeyProvider, NodeKeys, WrappedKey } from './keys/port.ts';
+export { commandKeyProvider } from './keys/command.ts';
+export { directoryKeyProvider } from './keys/directory.ts';
+export type { PublicKeys } from './keys/document.ts';
+export { fileKeyProvider, generateKeyFile } from './keys/file.ts';
+export { withRecipients } from './keys/recipients.ts';
 export { openRepository } from './repository.ts';
 export type { RepositoryOptions } from './repository.ts';
 export { openDirectoryStore } from './store/directory.ts';

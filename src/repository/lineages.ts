@@ -11,7 +11,7 @@ import { decodeLineageKey, encodeLineageKey, MAX_LINEAGE_BYTES } from './format/
 import type { LineageKey } from './format/lineage-key.ts';
 import { MAX_RECIPIENTS } from './format/limits.ts';
 import { lineageName } from './format/names.ts';
-import type { KeyProvider } from './keys.ts';
+import type { KeyProvider } from './keys/port.ts';
 import type { Store } from './store/store.ts';
 import { hex } from './trust.ts';
 import type { Trust } from './trust.ts';
@@ -41,15 +41,16 @@ export class Lineages {
 
   /** A new data key, not yet in the store. */
   async create(lineage: LineageId): Promise<NewLineage> {
-    if (this.#provider.recipients.length > MAX_RECIPIENTS) {
-      throw new StasisError('LIMIT_EXCEEDED', `${this.#provider.description} names ${this.#provider.recipients.length} recipients; a lineage can have ${MAX_RECIPIENTS}`, { hint: 'wrap to a group key instead' });
+    const node = await this.#provider.keys();
+    if (node.recipients.length > MAX_RECIPIENTS) {
+      throw new StasisError('LIMIT_EXCEEDED', `${node.description} names ${node.recipients.length} recipients; a lineage can have ${MAX_RECIPIENTS}`, { hint: 'wrap to a group key instead' });
     }
     const dataKey = randomBytes(32);
     const keys = deriveLineageKeys(this.#sodium, lineage, dataKey);
-    const recipients = this.#provider.recipients.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));
+    const recipients = node.recipients.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));
     dataKey.fill(0);
-    const signed = encodeLineageKey({ lineage, epoch: 1, signer: this.#provider.signer, check: keys.check, recipients });
-    return { keys, epoch: 1, object: [signed, await this.#provider.sign(signed)] };
+    const signed = encodeLineageKey({ lineage, epoch: 1, signer: node.signer, check: keys.check, recipients });
+    return { keys, epoch: 1, object: [signed, await node.sign(signed)] };
   }
 
   async open(lineage: LineageId, { signal }: { signal: AbortSignal | undefined }): Promise<OpenLineage> {
@@ -73,8 +74,9 @@ export class Lineages {
         throw new StasisError('USAGE', `a lineage has 1 to ${MAX_RECIPIENTS} recipients of ${KEY_BYTES} bytes, not ${wanted.length}`, { hint: 'stasis keys shred makes a lineage unreadable for everybody' });
       }
       const sealed = wanted.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));
-      const signed = encodeLineageKey({ lineage, epoch: epoch + 1, signer: this.#provider.signer, check: keys.check, recipients: sealed });
-      return { object: [signed, await this.#provider.sign(signed)], epoch: epoch + 1 };
+      const node = await this.#provider.keys();
+      const signed = encodeLineageKey({ lineage, epoch: epoch + 1, signer: node.signer, check: keys.check, recipients: sealed });
+      return { object: [signed, await node.sign(signed)], epoch: epoch + 1 };
     } finally {
       dataKey.fill(0);
     }
@@ -83,16 +85,17 @@ export class Lineages {
   async #signed(lineage: LineageId, signal: AbortSignal | undefined): Promise<LineageKey> {
     const object = lineageName(lineage);
     const { key, signed, signature } = decodeLineageKey(await this.#read(object, signal), lineage, object);
-    this.#trust.check(object, key.signer, signed, signature);
+    await this.#trust.check(object, key.signer, signed, signature);
     return key;
   }
 
   async #unwrap(lineage: LineageId, signal: AbortSignal | undefined): Promise<OpenLineage & { dataKey: Uint8Array; recipients: LineageKey['recipients'] }> {
     const object = lineageName(lineage);
     const key = await this.#signed(lineage, signal);
-    const dataKey = await this.#provider.unwrap(key.recipients);
+    const node = await this.#provider.keys();
+    const dataKey = await node.unwrap(key.recipients, lineage);
     if (dataKey === undefined) {
-      throw new StasisError('KEY_WRONG', `${object} is wrapped to ${key.recipients.length} other key${key.recipients.length === 1 ? '' : 's'}, not to the one in ${this.#provider.description}`, {
+      throw new StasisError('KEY_WRONG', `${object} is wrapped to ${key.recipients.length} other key${key.recipients.length === 1 ? '' : 's'}, not to the one in ${node.description}`, {
         hint: 'use the key that it was written for, or have its owner add this node as a recipient',
         details: { object, recipient: false },
       });

@@ -13,7 +13,7 @@ import { MAX_BODY_BYTES, MAX_MANIFEST_BYTES } from './format/limits.ts';
 import { encodeManifestHeader, MANIFEST_HEADER_BYTES, manifestLineage, splitManifest } from './format/manifest.ts';
 import type { ManifestHeader } from './format/manifest.ts';
 import { checkpointOfManifest, MANIFESTS, manifestName } from './format/names.ts';
-import type { KeyProvider } from './keys.ts';
+import type { KeyProvider } from './keys/port.ts';
 import type { Lineages, OpenLineage } from './lineages.ts';
 import { Compressor, decompressInto } from './stage/compress.ts';
 import type { Store } from './store/store.ts';
@@ -68,19 +68,20 @@ export class Manifests {
     for (const [length, most, what] of [[body.length, MAX_BODY_BYTES, 'bytes of body'], [sealed.length, MAX_MANIFEST_BYTES, 'bytes of manifest']] as const) {
       if (length > most) throw new StasisError('LIMIT_EXCEEDED', `this checkpoint needs ${length} ${what}; the format allows ${most}`, { hint: 'docs/FORMAT.md lists the limits and their reasons' });
     }
+    const keys = await this.#provider.keys();
     const header: ManifestHeader = {
       checkpoint: manifest.checkpoint,
       lineage: manifest.lineage.keys.lineage,
       cipher: manifest.cipher,
       epoch: manifest.lineage.epoch,
       createdMs: manifest.createdMs,
-      signer: this.#provider.signer,
+      signer: keys.signer,
       sealedLength: sealed.length,
       bodyLength: body.length,
     };
     const headerBytes = encodeManifestHeader(header);
     this.#sodium.seal(sealed, randomBytes(NONCE_BYTES), packed, headerBytes, manifest.lineage.keys.manifestKey);
-    const signature = await this.#provider.sign(Buffer.concat([headerBytes, sealed]));
+    const signature = await keys.sign(Buffer.concat([headerBytes, sealed]));
     await this.#store.put(manifestName(manifest.checkpoint), [headerBytes, sealed, signature], { signal });
     return summaryOf(header, manifest.summary);
   }
@@ -125,7 +126,7 @@ export class Manifests {
     const object = manifestName(id);
     const bytes = await this.#read(id, signal);
     const { header, headerBytes, sealed, signed, signature } = splitManifest(bytes, id, object);
-    this.#trust.check(object, header.signer, signed, signature);
+    await this.#trust.check(object, header.signer, signed, signature);
     const lineage = await this.#lineage(header.lineage, signal, cache);
     if (lineage.epoch < header.epoch) {
       throw corrupt(`lineages/${header.lineage}`, `its epoch is ${lineage.epoch}, but checkpoint ${id} was written in epoch ${header.epoch}: it is an older copy`);

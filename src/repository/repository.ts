@@ -11,7 +11,7 @@ import type { Sodium } from './crypto/port.ts';
 import { cipherByName } from './format/algorithms.ts';
 import { Garbage } from './garbage.ts';
 import { StoreKeyring } from './keyring.ts';
-import type { KeyProvider } from './keys.ts';
+import type { KeyProvider } from './keys/port.ts';
 import { Lineages } from './lineages.ts';
 import { StoreMaintenance } from './maintenance.ts';
 import { Manifests } from './manifests.ts';
@@ -23,7 +23,7 @@ import { Reader } from './reader.ts';
 import { StagePool } from './stage/pool.ts';
 import type { Store } from './store/store.ts';
 import { Sweeper } from './sweeper.ts';
-import { hex, Trust } from './trust.ts';
+import { Trust } from './trust.ts';
 import type { CheckpointReader, CheckpointSummary, CheckpointWriter, Keyring, Maintenance, Repository, VerifyReport } from './types.ts';
 import { verifyCheckpoint } from './verify.ts';
 import { Writer } from './writer.ts';
@@ -79,7 +79,7 @@ class StoreRepository implements Repository {
   readonly #lineageOf = new Map<CheckpointId, LineageId>();
 
   constructor({ store, keys, clock, trustedSigners = [], owner = randomBytes(16).toString('hex'), graceMs = DEFAULT_GRACE_MS }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
-    const trust = new Trust(sodium, [hex(keys.signer), ...trustedSigners]);
+    const trust = new Trust(sodium, keys, trustedSigners);
     this.#store = store;
     this.#clock = clock;
     this.#sodium = sodium;
@@ -126,7 +126,7 @@ class StoreRepository implements Repository {
       } catch (error) {
         // Deleted meanwhile: then it is simply not in the list.
         if (isStasisError(error, 'CHECKPOINT_NOT_FOUND')) continue;
-        if (!isStasisError(error) || error.code === 'STORE_UNAVAILABLE') throw error;
+        if (!isStasisError(error) || isAway(error)) throw error;
         onProblem?.(`manifests/${id}`, error);
         continue;
       }
@@ -174,7 +174,7 @@ class StoreRepository implements Repository {
         if ((await this.#lineage(id, { signal })) !== lineage) continue;
         return await this.#manifests.open(id, { signal });
       } catch (error) {
-        if (!isStasisError(error) || error.code === 'STORE_UNAVAILABLE') throw error;
+        if (!isStasisError(error) || isAway(error)) throw error;
         alive ||= error.code !== 'CHECKPOINT_NOT_FOUND' && error.code !== 'OBJECT_MISSING';
       }
     }
@@ -190,4 +190,9 @@ class StoreRepository implements Repository {
     this.#lineageOf.set(id, lineage);
     return lineage;
   }
+}
+
+/** The store, or whoever has the keys, cannot be reached: nothing is said about the object. */
+function isAway(error: StasisError): boolean {
+  return error.code === 'STORE_UNAVAILABLE' || error.code === 'KEY_UNAVAILABLE';
 }

@@ -23,7 +23,7 @@ interface VerifyOptions {
 type Problem = VerifyReport['problems'][number];
 
 /** What says that the store is away, not that something in it is damaged. */
-const GIVE_UP = new Set(['STORE_UNAVAILABLE', 'PERMISSION_DENIED', 'CANCELLED', 'DEADLINE_EXCEEDED', 'CHECKPOINT_NOT_FOUND', 'INTERNAL']);
+const GIVE_UP = new Set(['STORE_UNAVAILABLE', 'KEY_UNAVAILABLE', 'PERMISSION_DENIED', 'CANCELLED', 'DEADLINE_EXCEEDED', 'CHECKPOINT_NOT_FOUND', 'INTERNAL']);
 
 export async function verifyCheckpoint(id: CheckpointId, store: Store, manifests: Manifests, pool: StagePool, options: VerifyOptions): Promise<VerifyReport> {
   let manifest: OpenManifest;

@@ -13,6 +13,7 @@ export const events = {
   'node.probed': { level: 'info', meaning: 'Versions and features of kernel, CRIU and runtimes.' },
   'node.problem': { level: 'warn', meaning: 'Something about this node will keep checkpoints or restores from working.' },
   'key.created': { level: 'info', meaning: 'The key file of this node was made, because there was none.' },
+  'keys.stale': { level: 'error', meaning: 'The keys of this node could not be read again from their folder or command; those from before are used on. Told once until they can be read.' },
   'operation.queued': { level: 'info', meaning: 'An operation waits, because as many as allowed run.' },
   'operation.joined': { level: 'info', meaning: 'A request with a known operation id got the running operation or its outcome.' },
   'operation.step': { level: 'debug', meaning: 'A step of an operation begins; it is in the journal.' },

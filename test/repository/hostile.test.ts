@@ -199,7 +199,7 @@ void describe('keys and signers', () => {
   void it('an older lineage key is refused once a manifest of a newer epoch is there', async () => {
     const store = copyOf();
     const name = `lineages/${older.lineage}`;
-    const trust = new Trust(nativeSodium, [hex(keys.signer)]);
+    const trust = new Trust(nativeSodium, keys, []);
     const lineages = new Lineages(store, keys, nativeSodium, trust);
     const old = store.objects.get(name) ?? Buffer.alloc(0);
     // Re-wrapped as rotation will do it: the same data key, epoch 2.

@@ -2,10 +2,13 @@ import assert from 'node:assert/strict';
 import { chmod, readdir, readFile, stat, symlink, truncate, writeFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { test } from 'node:test';
+import { newLineageId } from '../../src/core/ids.ts';
 import { isStasisError } from '../../src/core/errors.ts';
 import { fileKeyProvider } from '../../src/repository/index.ts';
 import { nativeSodium } from '../../src/repository/crypto/native.ts';
 import { failure, withDirectory } from './support.ts';
+
+const lineage = newLineageId();
 
 void test('a key file is made once, for its owner only, and found again', () =>
   withDirectory(async (directory) => {
@@ -21,10 +24,10 @@ void test('a key file is made once, for its owner only, and found again', () =>
     const [recipient] = first.recipients;
     assert.ok(recipient);
     const sealed = nativeSodium.boxSeal(Buffer.alloc(32, 7), recipient);
-    assert.deepEqual(await second.unwrap([{ recipient, sealed }]), Buffer.alloc(32, 7));
-    assert.equal(await second.unwrap([{ recipient: Buffer.alloc(32), sealed }]), undefined);
+    assert.deepEqual(await second.unwrap([{ recipient, sealed }], lineage), Buffer.alloc(32, 7));
+    assert.equal(await second.unwrap([{ recipient: Buffer.alloc(32), sealed }], lineage), undefined);
     sealed[50] = (sealed[50] ?? 0) ^ 1;
-    assert.equal(await failure(second.unwrap([{ recipient, sealed }])), 'KEY_WRONG');
+    assert.equal(await failure(second.unwrap([{ recipient, sealed }], lineage)), 'KEY_WRONG');
   }));
 
 void test('many starts at once agree on one key', () =>

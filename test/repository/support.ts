@@ -8,18 +8,20 @@ import { systemClock } from '../../src/core/clock.ts';
 import type { CheckpointId } from '../../src/core/ids.ts';
 import { newCheckpointId } from '../../src/core/ids.ts';
 import { nativeSodium } from '../../src/repository/crypto/native.ts';
-import type { CheckpointSummary, KeyProvider, ObjectInfo, Repository, RepositoryOptions, Store } from '../../src/repository/index.ts';
-import { MemoryStore, openRepository } from '../../src/repository/index.ts';
+import type { CheckpointSummary, KeyProvider, NodeKeys, WrappedKey, ObjectInfo, Repository, RepositoryOptions, Store } from '../../src/repository/index.ts';
+import { fixedKeys, MemoryStore, openRepository } from '../../src/repository/index.ts';
 
 export const anySignal = { signal: undefined };
 
-export function testKeys(seed: Uint8Array = randomBytes(32)): KeyProvider {
+export function testKeys(seed: Uint8Array = randomBytes(32)): NodeKeys & KeyProvider & { unwrap(recipients: readonly WrappedKey[]): Promise<Uint8Array | undefined> } {
   const box = nativeSodium.boxPair(nativeSodium.subkey(seed, 1));
   const signing = nativeSodium.signPair(nativeSodium.subkey(seed, 2));
-  return {
+  return fixedKeys({
     description: 'test keys',
     signer: signing.publicKey,
+    formerSigners: [],
     recipients: [box.publicKey],
+    own: [box.publicKey],
     sign: (message) => Promise.resolve(nativeSodium.sign(message, signing.secretKey)),
     unwrap: (recipients) => {
       const mine = recipients.find(({ recipient }) => Buffer.compare(recipient, box.publicKey) === 0);
@@ -27,7 +29,7 @@ export function testKeys(seed: Uint8Array = randomBytes(32)): KeyProvider {
       if (mine !== undefined && key === undefined) return Promise.reject(new StasisError('KEY_WRONG', 'does not open'));
       return Promise.resolve(key);
     },
-  };
+  });
 }
 
 let lastMs = 0;

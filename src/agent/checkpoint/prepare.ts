@@ -80,7 +80,7 @@ function stopMethod(agent: AgentContext, { at }: Container): 'hook' | 'kill' {
 }
 
 /** What is wrong with the key of a lineage, as opposed to the store. */
-const UNUSABLE = ['KEY_MISSING', 'KEY_WRONG', 'SIGNER_UNTRUSTED', 'SIGNATURE_INVALID', 'OBJECT_CORRUPT', 'FORMAT_UNSUPPORTED'] as const;
+const UNUSABLE = ['KEY_MISSING', 'KEY_WRONG', 'KEY_UNAVAILABLE', 'SIGNER_UNTRUSTED', 'SIGNATURE_INVALID', 'OBJECT_CORRUPT', 'FORMAT_UNSUPPORTED'] as const;
 
 /**
  * A lineage ends with its last checkpoint, when its key goes, or when this node cannot use that key any more: the

@@ -2,7 +2,7 @@
 import type { LineageId } from '../../core/ids.ts';
 import { StasisError } from '../../core/errors.ts';
 import { KEY_BYTES, SEALED_KEY_BYTES, SIGNATURE_BYTES } from '../crypto/port.ts';
-import type { WrappedKey } from '../keys.ts';
+import type { WrappedKey } from '../keys/port.ts';
 import { corrupt } from './bytes.ts';
 import { checkHeader, readLineage, writeHeader } from './header.ts';
 import { MAX_RECIPIENTS } from './limits.ts';
