@@ -37,7 +37,7 @@ export class Garbage {
     // Damaged beyond its first bytes: nothing else can be found through it.
     if (lineage === undefined) return this.#store.delete(manifestName(id), { signal });
     await this.#sweeper.exclusive(lineage, { signal }, async (turn) => {
-      const packs = await this.#packsOf(id, { signal });
+      const packs = await this.#packsOf(id, lineage, { signal });
       await turn.requireHeld({ signal });
       await this.#store.delete(manifestName(id), { signal });
       await turn.sweep(packs, { own: id, signal });
@@ -94,14 +94,19 @@ export class Garbage {
     }
   }
 
-  /** What a checkpoint names; what its writer wrote, if the manifest cannot be read any more. */
-  async #packsOf(id: CheckpointId, { signal }: Options): Promise<string[]> {
+  /**
+   * What a checkpoint names; what its writer wrote, if the manifest cannot be read any more. Such a manifest may be wrong about its
+   * lineage, too, and then others need these packs: only those go that say themselves that they are of this lineage.
+   */
+  async #packsOf(id: CheckpointId, lineage: LineageId, { signal }: Options): Promise<string[]> {
     try {
       const { tables } = await this.#manifests.open(id, { signal });
       return tables.packs.map(packObject);
     } catch (error) {
-      if (isAboutObject(error)) return this.writtenBy(id, { signal });
-      throw error;
+      if (!isAboutObject(error)) throw error;
+      const packs: string[] = [];
+      for (const name of await this.writtenBy(id, { signal })) if ((await this.lineageOfPacks([name], { signal })) === lineage) packs.push(name);
+      return packs;
     }
   }
 }

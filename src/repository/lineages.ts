@@ -15,11 +15,15 @@ import type { KeyProvider } from './keys/port.ts';
 import type { Store } from './store/store.ts';
 import { hex } from './trust.ts';
 import type { Trust } from './trust.ts';
+import type { KeyChange, KeyState } from './types.ts';
 
 export interface OpenLineage {
   readonly keys: LineageKeys;
   readonly epoch: number;
 }
+
+/** An open lineage and what is public about its key. */
+export interface KnownLineage extends OpenLineage, KeyState {}
 
 export interface NewLineage extends OpenLineage {
   /** The object to put under `lineages/<id>`. */
@@ -49,34 +53,41 @@ export class Lineages {
     const keys = deriveLineageKeys(this.#sodium, lineage, dataKey);
     const recipients = node.recipients.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));
     dataKey.fill(0);
-    const signed = encodeLineageKey({ lineage, epoch: 1, signer: node.signer, check: keys.check, recipients });
+    const signed = encodeLineageKey({ lineage, epoch: 1, signer: node.signer, check: keys.check, recipients, ended: false });
     return { keys, epoch: 1, object: [signed, await node.sign(signed)] };
   }
 
-  async open(lineage: LineageId, { signal }: { signal: AbortSignal | undefined }): Promise<OpenLineage> {
-    const { dataKey, keys, epoch } = await this.#unwrap(lineage, signal);
+  async open(lineage: LineageId, { signal }: { signal: AbortSignal | undefined }): Promise<KnownLineage> {
+    const { dataKey, keys, key } = await this.#unwrap(lineage, signal);
     dataKey.fill(0);
-    return { keys, epoch };
+    return { keys, epoch: key.epoch, ...stateOf(key) };
   }
 
   /** What is public about a key, its signature checked. */
-  async inspect(lineage: LineageId, { signal }: { signal: AbortSignal | undefined }): Promise<{ epoch: number; recipients: string[]; signer: string }> {
-    const { epoch, recipients, signer } = await this.#signed(lineage, signal);
-    return { epoch, recipients: recipients.map(({ recipient }) => hex(recipient)), signer: hex(signer) };
+  async inspect(lineage: LineageId, { signal }: { signal: AbortSignal | undefined }): Promise<KeyState & { epoch: number; signer: string }> {
+    const key = await this.#signed(lineage, signal);
+    return { epoch: key.epoch, signer: hex(key.signer), ...stateOf(key) };
   }
 
-  /** The same data key for other recipients, in the next epoch; not yet in the store. Throws KEY_WRONG when it is not wrapped to us. */
-  async rewrap(lineage: LineageId, change: (recipients: readonly string[]) => readonly string[], { signal }: { signal: AbortSignal | undefined }): Promise<{ object: readonly Uint8Array[]; epoch: number }> {
-    const { dataKey, keys, epoch, recipients } = await this.#unwrap(lineage, signal);
+  differs(a: KeyState, b: KeyState): boolean {
+    return a.ended !== b.ended || new Set(a.recipients).symmetricDifference(new Set(b.recipients)).size > 0;
+  }
+
+  /** The same data key for other recipients, in the next epoch; not yet in the store. No object when nothing is to change. Throws KEY_WRONG when it is not wrapped to us. */
+  async rewrap(lineage: LineageId, change: KeyChange, { signal }: { signal: AbortSignal | undefined }): Promise<{ object: readonly Uint8Array[] | undefined; epoch: number }> {
+    const { dataKey, keys, key } = await this.#unwrap(lineage, signal);
     try {
-      const wanted = [...new Set(change(recipients.map(({ recipient }) => hex(recipient))))].map((key) => Buffer.from(key, 'hex'));
-      if (wanted.length === 0 || wanted.length > MAX_RECIPIENTS || wanted.some(({ length }) => length !== KEY_BYTES)) {
-        throw new StasisError('USAGE', `a lineage has 1 to ${MAX_RECIPIENTS} recipients of ${KEY_BYTES} bytes, not ${wanted.length}`, { hint: 'stasis keys shred makes a lineage unreadable for everybody' });
+      const [state, epoch] = [stateOf(key), key.epoch + 1];
+      const wanted = change(state);
+      if (!this.differs(state, wanted)) return { object: undefined, epoch: key.epoch };
+      const recipients = [...new Set(wanted.recipients)].map((recipient) => Buffer.from(recipient, 'hex'));
+      if (recipients.length === 0 || recipients.length > MAX_RECIPIENTS || recipients.some(({ length }) => length !== KEY_BYTES)) {
+        throw new StasisError('USAGE', `lineage ${lineage} would have ${recipients.length} recipients; 1 to ${MAX_RECIPIENTS} keys of ${KEY_BYTES} bytes are possible`, { hint: 'stasis keys shred makes a lineage unreadable for everybody' });
       }
-      const sealed = wanted.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));
+      const sealed = recipients.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));
       const node = await this.#provider.keys();
-      const signed = encodeLineageKey({ lineage, epoch: epoch + 1, signer: node.signer, check: keys.check, recipients: sealed });
-      return { object: [signed, await node.sign(signed)], epoch: epoch + 1 };
+      const signed = encodeLineageKey({ lineage, epoch, signer: node.signer, check: keys.check, recipients: sealed, ended: wanted.ended });
+      return { object: [signed, await node.sign(signed)], epoch };
     } finally {
       dataKey.fill(0);
     }
@@ -89,7 +100,7 @@ export class Lineages {
     return key;
   }
 
-  async #unwrap(lineage: LineageId, signal: AbortSignal | undefined): Promise<OpenLineage & { dataKey: Uint8Array; recipients: LineageKey['recipients'] }> {
+  async #unwrap(lineage: LineageId, signal: AbortSignal | undefined): Promise<{ keys: LineageKeys; key: LineageKey; dataKey: Uint8Array }> {
     const object = lineageName(lineage);
     const key = await this.#signed(lineage, signal);
     const node = await this.#provider.keys();
@@ -102,7 +113,7 @@ export class Lineages {
     }
     const keys = deriveLineageKeys(this.#sodium, lineage, dataKey);
     if (!Buffer.from(keys.check).equals(key.check)) throw new StasisError('KEY_WRONG', `${object} unwraps to a key that is not the lineage's`, { details: { object } });
-    return { keys, epoch: key.epoch, dataKey, recipients: key.recipients };
+    return { keys, key, dataKey };
   }
 
   async #read(object: string, signal: AbortSignal | undefined): Promise<Buffer> {
@@ -118,4 +129,8 @@ export class Lineages {
       throw error;
     }
   }
+}
+
+function stateOf({ recipients, ended }: LineageKey): KeyState {
+  return { recipients: recipients.map(({ recipient }) => hex(recipient)), ended };
 }

@@ -13,6 +13,7 @@ import { Garbage } from './garbage.ts';
 import { StoreKeyring } from './keyring.ts';
 import type { KeyProvider } from './keys/port.ts';
 import { Lineages } from './lineages.ts';
+import type { OpenLineage } from './lineages.ts';
 import { StoreMaintenance } from './maintenance.ts';
 import { Manifests } from './manifests.ts';
 import type { LineageCache, OpenManifest } from './manifests.ts';
@@ -23,7 +24,7 @@ import { Reader } from './reader.ts';
 import { StagePool } from './stage/pool.ts';
 import type { Store } from './store/store.ts';
 import { Sweeper } from './sweeper.ts';
-import { Trust } from './trust.ts';
+import { hex, Trust } from './trust.ts';
 import type { CheckpointReader, CheckpointSummary, CheckpointWriter, Keyring, Maintenance, Repository, VerifyReport } from './types.ts';
 import { verifyCheckpoint } from './verify.ts';
 import { Writer } from './writer.ts';
@@ -70,6 +71,7 @@ class StoreRepository implements Repository {
   readonly #clock: Clock;
   readonly #sodium: Sodium;
   readonly #pool: StagePool;
+  readonly #keys: KeyProvider;
   readonly #lineages: Lineages;
   readonly #manifests: Manifests;
   readonly #marks: Marks;
@@ -81,6 +83,7 @@ class StoreRepository implements Repository {
   constructor({ store, keys, clock, trustedSigners = [], owner = randomBytes(16).toString('hex'), graceMs = DEFAULT_GRACE_MS }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
     const trust = new Trust(sodium, keys, trustedSigners);
     this.#store = store;
+    this.#keys = keys;
     this.#clock = clock;
     this.#sodium = sodium;
     this.#pool = pool;
@@ -91,7 +94,7 @@ class StoreRepository implements Repository {
     const sweeper = new Sweeper({ store, manifests: this.#manifests, marks: this.#marks, clock, owner: ownerId, graceMs });
     this.#garbage = new Garbage(store, this.#manifests, this.#marks, sweeper);
     const parts = { store, manifests: this.#manifests, marks: this.#marks, sweeper, garbage: this.#garbage, graceMs };
-    this.keyring = new StoreKeyring(store, this.#lineages, this.#manifests, sweeper);
+    this.keyring = new StoreKeyring(store, keys, this.#lineages, this.#manifests, sweeper);
     this.maintenance = new StoreMaintenance(parts, ownerId, (id, options) => this.verify(id, options));
   }
 
@@ -105,7 +108,7 @@ class StoreRepository implements Repository {
     const places = new ChunkPlaces(this.#pool.indexes.take());
     try {
       if (lineage === undefined) return new Writer({ ...common, lineage: await this.#lineages.create(wanted), ancestor: undefined, places });
-      const open = await this.#lineages.open(lineage, { signal });
+      const open = await this.#continue(lineage, { signal });
       const base = await this.#newest(lineage, { signal });
       // Chunks of another cipher cannot stand in one checkpoint with these.
       const ancestor = base?.cipher === cipherId ? await Ancestor.open(base, places, { store: this.#store, pool: this.#pool, sodium: this.#sodium, signal }) : undefined;
@@ -160,6 +163,21 @@ class StoreRepository implements Repository {
 
   close(): Promise<void> {
     return this.#pool.close();
+  }
+
+  /** To whom a node's checkpoints are wrapped also holds for those that go on in an older lineage. Throws KEY_MISSING, KEY_WRONG: begin a new one. */
+  async #continue(lineage: LineageId, { signal }: Options): Promise<OpenLineage> {
+    const open = await this.#lineages.open(lineage, { signal });
+    if (open.ended) throw new StasisError('KEY_MISSING', `lineage ${lineage} has ended: no checkpoint goes on in it`, { hint: 'begin a new one' });
+    const wanted = (await this.#keys.keys()).recipients.map(hex);
+    if (wanted.every((recipient) => open.recipients.includes(recipient))) return open;
+    try {
+      await this.keyring.rewrap(lineage, ({ recipients, ended }) => ({ recipients: [...recipients, ...wanted], ended }), { signal });
+    } catch (error) {
+      if (!isStasisError(error) || !['CHECKPOINT_IN_USE', 'WRITER_FENCED', 'USAGE'].includes(error.code)) throw error;
+      throw new StasisError('KEY_WRONG', `the key of lineage ${lineage} could not be wrapped to all recipients: ${error.message}`, { cause: error, hint: 'begin a new lineage' });
+    }
+    return this.#continue(lineage, { signal });
   }
 
   /**

@@ -165,21 +165,51 @@ export interface Maintenance {
   releaseOwn(options: { signal: AbortSignal | undefined }): Promise<void>;
 }
 
-export interface LineageKeyInfo {
-  readonly lineage: LineageId;
-  readonly epoch: number;
+/** What can be changed about the key of a lineage. */
+export interface KeyState {
   /** Hexadecimal X25519 public keys. */
   readonly recipients: readonly string[];
+  /** No checkpoint goes on in this lineage: who was a recipient may have kept the data key. */
+  readonly ended: boolean;
+}
+
+export type KeyChange = (state: KeyState) => KeyState;
+
+export interface LineageKeyInfo extends KeyState {
+  readonly lineage: LineageId;
+  /** Counts the changes. */
+  readonly epoch: number;
   readonly signer: string;
-  readonly checkpoints: number;
+  /** This node is among the recipients. */
+  readonly openable: boolean;
+  /** Of this lineage, as their manifests claim; oldest first. */
+  readonly checkpoints: readonly CheckpointId[];
+}
+
+export interface KeyChangeReport {
+  /** With dryRun: would be changed. */
+  readonly changed: readonly LineageId[];
+  /** They were as wanted already. */
+  readonly unchanged: number;
+  /** Wrapped to others only: somebody else has to do it. */
+  readonly sealed: readonly LineageId[];
+  readonly problems: readonly { readonly object: string; readonly code: string; readonly message: string }[];
 }
 
 export interface Keyring {
   /** Looks at signatures only: no secret is needed. */
   list(options: { signal: AbortSignal | undefined; onProblem?: (object: string, error: Error) => void }): Promise<LineageKeyInfo[]>;
-  /** Wraps the data key to other recipients, in the next epoch, which is returned. Packs and manifests stay. Throws KEY_WRONG when this node cannot read it. */
-  rewrap(lineage: LineageId, change: (recipients: readonly string[]) => readonly string[], options: { signal: AbortSignal | undefined }): Promise<number>;
-  /** Deletes the wrapped key: nobody will ever read the checkpoints of this lineage again. */
+  checkpoints(options: { signal: AbortSignal | undefined }): Promise<ReadonlyMap<LineageId, readonly CheckpointId[]>>;
+  /** Wraps the data key to other recipients, in the next epoch. Packs and manifests stay. Does nothing where nothing is to change. Throws KEY_WRONG when this node cannot read it. */
+  rewrap(lineage: LineageId, change: KeyChange, options: { signal: AbortSignal | undefined }): Promise<{ readonly epoch: number; readonly changed: boolean }>;
+  /** The same for many, or for all. It can be ended at any time and done again. */
+  rewrapAll(lineages: readonly LineageId[] | undefined, change: KeyChange, options: {
+    signal: AbortSignal | undefined;
+    dryRun: boolean;
+    onLineage?: (done: number, total: number) => void;
+    onChanged?: (lineage: LineageId, epoch: number) => void;
+  }): Promise<KeyChangeReport>;
+  /** Deletes the wrapped key: nobody will ever read the checkpoints of this lineage again. Throws CHECKPOINT_IN_USE while one is being written. */
   shred(lineage: LineageId, options: { signal: AbortSignal | undefined }): Promise<void>;
 }
 
