@@ -5,7 +5,7 @@ import { StasisError, asStasisError } from '../core/errors.ts';
 import type { Failpoints } from '../core/failpoint.ts';
 import type { OperationId } from '../core/ids.ts';
 
-export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import' | 'fill' | 'check' | 'prune';
+export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import' | 'fill' | 'check' | 'prune' | 'rotate';
 export type OperationState = 'running' | 'succeeded' | 'failed' | 'cancelled';
 
 export interface OperationStatus {

@@ -34,12 +34,12 @@ async function pin(agent: AgentContext, { checkpoint, pinned, reason }: api.PinC
   return { checkpoint, pinned };
 }
 
-function operationId(wanted: string | undefined): OperationId {
+export function operationId(wanted: string | undefined): OperationId {
   return wanted === undefined || wanted === '' ? newOperationId() : parseOperationId(wanted);
 }
 
 /** Tells how far it is in numbers of things, where there are no bytes to count. */
-function countInto(operation: Operation): (done: number, total: number) => void {
+export function countInto(operation: Operation): (done: number, total: number) => void {
   let counted = 0;
   return (done, total) => {
     if (counted === 0) operation.expectBytes(total);

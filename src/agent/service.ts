@@ -16,6 +16,7 @@ import { nodeInfo } from './queries/node.ts';
 import { serveExport } from './export/serve.ts';
 import { serveImport } from './import/serve.ts';
 import { follow, watchOperations } from './queries/watch.ts';
+import { keysHandlers } from './keys-service.ts';
 import { repositoryHandlers } from './repository-service.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
 import { sweepContainers } from './restore/container-directory.ts';
@@ -47,6 +48,7 @@ export function agentHandlers(agent: AgentContext): AgentHandlers {
     exportCheckpoint: (request, context) => serveExport(agent, request, context),
     importCheckpoint: (messages, context) => serveImport(agent, messages, context),
     ...repositoryHandlers(agent),
+    ...keysHandlers(agent),
     probeStore: async (_request, { signal, caller }) => {
       const report = await agent.probeStore({ signal });
       agent.log.event('repository.probed', { repository: report.store, usable: report.usable, principal: caller.principal });

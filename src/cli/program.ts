@@ -7,6 +7,7 @@ import { configCommand } from './commands/config.ts';
 import { exportCommand } from './commands/export.ts';
 import { importCommand } from './commands/import.ts';
 import { inspectCommand } from './commands/inspect.ts';
+import { keysCommand } from './commands/keys.ts';
 import { listCommand } from './commands/list.ts';
 import { nodeCommand } from './commands/node.ts';
 import { psCommand } from './commands/ps.ts';
@@ -20,7 +21,7 @@ import { cancelCommand, watchCommand } from './commands/watch.ts';
 import { fail } from './exit.ts';
 import type { Io } from './io.ts';
 
-const commands = [checkpointCommand, restoreCommand, psCommand, listCommand, inspectCommand, verifyCommand, exportCommand, importCommand, rmCommand, pinCommand, unpinCommand, repoCommand, watchCommand, cancelCommand, nodeCommand, storeCommand, configCommand, versionCommand, completionCommand];
+const commands = [checkpointCommand, restoreCommand, psCommand, listCommand, inspectCommand, verifyCommand, exportCommand, importCommand, rmCommand, pinCommand, unpinCommand, repoCommand, keysCommand, watchCommand, cancelCommand, nodeCommand, storeCommand, configCommand, versionCommand, completionCommand];
 
 export function createProgram(io: Io): Command {
   const program = new Command('stasis')

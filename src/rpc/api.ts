@@ -3,6 +3,7 @@
  * meaning of each, and test/rpc/codec.test.ts keeps the two equal. Sizes are bytes, checked to be safe integers.
  * Absent optional fields are left out. Nothing here imports gRPC: agent and command line meet in these types.
  */
+import type { KeysHandlers } from './api-keys.ts';
 import type { ExportCheckpointRequest, ExportEvent, ImportEvent, ImportMessage } from './archives.ts';
 import type {
   CheckRepositoryEvent, CheckRepositoryRequest, PinCheckpointRequest, PinCheckpointResponse, PruneRepositoryEvent, PruneRepositoryRequest, RepositoryStatsRequest, RepositoryStatsResponse,
@@ -10,10 +11,11 @@ import type {
 import type { Role } from './roles.ts';
 import type { ProbeStoreRequest, ProbeStoreResponse } from './store-report.ts';
 
+export type * from './api-keys.ts';
 export type * from './api-repository.ts';
 
 export type MemoryPath = 'auto' | 'directory' | 'page-server';
-export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import' | 'fill' | 'check' | 'prune';
+export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import' | 'fill' | 'check' | 'prune' | 'rotate';
 /** Whether pages may arrive after the container runs; auto: where it pays. */
 export type LazyMode = 'never' | 'always' | 'auto';
 export type OperationState = 'queued' | 'running' | 'succeeded' | 'failed' | 'cancelled';
@@ -362,7 +364,7 @@ export interface CallContext {
 }
 
 /** What the agent implements. Requests have passed the codec (types, safe integers), nothing else is checked. */
-export interface AgentHandlers {
+export interface AgentHandlers extends KeysHandlers {
   checkpoint(request: CheckpointRequest, context: CallContext): AsyncIterable<CheckpointEvent>;
   restore(request: RestoreRequest, context: CallContext): AsyncIterable<RestoreEvent>;
   listContainers(request: ListContainersRequest, context: CallContext): Promise<ListContainersResponse>;

@@ -5,16 +5,17 @@
  * - operator starts work that runs nobody's code: checkpoint, verify, check, delete, pin, prune, cancel, probe of the store.
  * - restorer starts processes out of a checkpoint, or takes it out of the repository in plaintext: restore, verify, check, cancel,
  *   export; and import, which puts a stranger's checkpoint beside those that may be restored.
- * Operators and restorers are viewers, too.
+ * - keeper decides who can read and who never will again: recipients of keys, shredding.
+ * Operators, restorers and keepers are viewers, too.
  */
 import { StasisError } from '../core/errors.ts';
 import type { AgentHandlers, Caller } from './api.ts';
 
-export const roles = ['viewer', 'operator', 'restorer'] as const;
+export const roles = ['viewer', 'operator', 'restorer', 'keeper'] as const;
 export type Role = (typeof roles)[number];
 export type MethodName = keyof AgentHandlers;
 
-const anybody: readonly Role[] = ['viewer', 'operator', 'restorer'];
+const anybody: readonly Role[] = roles;
 const workers: readonly Role[] = ['operator', 'restorer'];
 
 /** Any one of the roles is enough. */
@@ -27,7 +28,7 @@ export const allowedRoles: Readonly<Record<MethodName, readonly Role[]>> = {
   verifyCheckpoint: workers,
   deleteCheckpoint: ['operator'],
   watchOperations: anybody,
-  cancelOperation: workers,
+  cancelOperation: [...workers, 'keeper'],
   getNode: anybody,
   exportCheckpoint: ['restorer'],
   importCheckpoint: ['restorer'],
@@ -35,6 +36,10 @@ export const allowedRoles: Readonly<Record<MethodName, readonly Role[]>> = {
   repositoryStats: anybody,
   checkRepository: workers,
   pruneRepository: ['operator'],
+  getKeys: anybody,
+  listLineageKeys: anybody,
+  changeRecipients: ['keeper'],
+  shredLineages: ['keeper'],
   probeStore: ['operator'],
 };
 

@@ -57,6 +57,8 @@ export const events = {
   'repository.problem': { level: 'error', meaning: 'An object of the repository cannot be read or is damaged.' },
   'repository.discarded': { level: 'info', meaning: 'What an unfinished checkpoint had written was removed.' },
   'repository.pruned': { level: 'info', meaning: 'A prune has ended; with what it removed and what had to stay.' },
+  'keys.rewrapped': { level: 'warn', meaning: 'The key of a lineage was wrapped to other recipients; with who was added and removed, who asked and why. An audit event.' },
+  'keys.shredded': { level: 'warn', meaning: 'The key of a lineage was destroyed: its checkpoints can never be read again; with them, who asked and why. An audit event.' },
   'retention.failed': { level: 'error', meaning: 'The retention rules could not be applied after a checkpoint.' },
   'rpc.listening': { level: 'info', meaning: 'The API is open at this address.' },
   'rpc.finished': { level: 'debug', meaning: 'A call has ended; with its method, caller, status and duration.' },

@@ -144,7 +144,7 @@ void describe('commands', () => {
     const { stdout } = await stasis('node');
     assert.match(stdout, /^CRIU: +4\.2\.1$/m);
     assert.match(stdout, /^Missing: +uffd$/m);
-    assert.match(stdout, /^You may: +viewer, operator, restorer$/m);
+    assert.match(stdout, /^You may: +viewer, operator, restorer, keeper$/m);
     assert.equal((JSON.parse((await stasis('node', '--json')).stdout) as { limits: { freeze_budget_ms: number } }).limits.freeze_budget_ms, 60_000);
   });
 

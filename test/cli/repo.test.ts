@@ -44,7 +44,7 @@ void describe('stasis repo, pin and unpin', () => {
   });
 
   void it('completion knows the commands below repo', async () => {
-    assert.equal((await stasis('__complete', '--', 'repo', '')).stdout, 'stats\ncheck\nprune\n');
+    assert.equal((await stasis('__complete', '--', 'repo', '')).stdout, 'stats\ncheck\nprune\nkeys\n');
     assert.match((await stasis('__complete', '--', 'repo', 'prune', '--')).stdout, /--dry-run/);
   });
 });

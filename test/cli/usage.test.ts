@@ -35,7 +35,7 @@ void test('every command that calls the agent shows exit statuses, --json and --
     if (['version', 'completion'].includes(command.name())) continue;
     assert.match(help, /\nExit status:\n +0 {2}done\n/, command.name());
     assert.match(help, /--json/, command.name());
-    if (command.name() !== 'config') assert.match(help, /--socket <path>/, command.name());
+    if (!['config', 'generate'].includes(command.name())) assert.match(help, /--socket <path>/, command.name());
   }
 });
 

@@ -12,7 +12,7 @@ void test('a stream: progress messages, then the result, all fields as they were
   assert.deepEqual(events.map(({ type }) => type), ['progress', 'progress', 'progress', 'result']);
   assert.deepEqual(events.at(-1), { type: 'result', result: { ...checkpointResult, operationId: 'op-7' } });
   assert.deepEqual(h.script.calls[0]?.request, checkpointRequest);
-  assert.deepEqual(h.script.calls[0]?.context.caller, { principal: 'local', roles: new Set(['viewer', 'operator', 'restorer']), transport: 'unix' });
+  assert.deepEqual(h.script.calls[0]?.context.caller, { principal: 'local', roles: new Set(['viewer', 'operator', 'restorer', 'keeper']), transport: 'unix' });
 });
 
 void test('absent optional fields stay absent', async () => {

@@ -18,7 +18,7 @@ void test('the proto, the roles and the handlers name the same methods', () => {
 });
 
 void test('every message of the proto has an interface with the same fields', async () => {
-  const sources = await Promise.all(['api', 'archives', 'store-report'].map((name) => readFile(new URL(import.meta.url.includes('/dist/') ? sourceUrl(name) : `../../src/rpc/${name}.ts`, import.meta.url), 'utf8')));
+  const sources = await Promise.all(['api', 'api-keys', 'api-repository', 'archives', 'store-report'].map((name) => readFile(new URL(import.meta.url.includes('/dist/') ? sourceUrl(name) : `../../src/rpc/${name}.ts`, import.meta.url), 'utf8')));
   const source = sources.join('\n');
   const { types } = loadDefinitions();
   for (const [name, definition] of Object.entries(types)) {

@@ -5,7 +5,7 @@
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../../src/core/errors.ts';
 import type { ExportResult, ImportResult } from '../../src/rpc/archives.ts';
-import type { AgentHandlers, CallContext, CheckpointInfo, CheckRepositoryReport, PruneRepositoryReport, RepositoryStatsResponse, CheckpointRequest, CheckpointResult, ContainerInfo, Node, Operation, Progress, RestoreResult, VerifyReport } from '../../src/rpc/api.ts';
+import type { AgentHandlers, CallContext, CheckpointInfo, CheckRepositoryReport, PruneRepositoryReport, RepositoryStatsResponse, CheckpointRequest, CheckpointResult, ContainerInfo, GetKeysResponse, LineageKeyInfo, Node, Operation, Progress, RestoreResult, VerifyReport } from '../../src/rpc/api.ts';
 
 export const progress = (more: Partial<Progress> = {}): Progress => ({
   operationId: 'op-1', kind: 'checkpoint', step: 'dump', stepNumber: 3, stepCount: 7,
@@ -79,6 +79,14 @@ export const node: Node = {
   problems: [], limits: { parallelOperations: 2, freezeBudgetMs: 60_000, stopBudgetMs: 600_000, ghostLimitBytes: 64 * 1024 ** 2 },
   keys: { signer: 'ab'.repeat(32), recipient: 'cd'.repeat(32), trustedSigners: [] }, staging: { sizeBytes: 1024 ** 3, usedBytes: 0 },
   repository: { description: 'directory:/var/lib/stasis/repository', cipher: 'xchacha20-poly1305', plaintextFor: ['dev/*'], freeBytes: 10 * 1024 ** 3 }, operationsRunning: 0, callerRoles: [],
+};
+
+export const nodeKeys: GetKeysResponse = {
+  provider: 'key file /var/lib/stasis/keys/node.key', signer: 'ab'.repeat(32), formerSigners: [], own: ['cd'.repeat(32)], recipients: ['cd'.repeat(32), 'ee'.repeat(32)], trustedSigners: ['99'.repeat(32)],
+};
+
+export const lineageKey: LineageKeyInfo = {
+  lineage: 'ab'.repeat(16), epoch: 1, recipients: ['cd'.repeat(32), '77'.repeat(32)], signer: 'ab'.repeat(32), ended: false, openable: true, checkpoints: [checkpointInfo.id],
 };
 
 export interface Script {
@@ -207,6 +215,24 @@ export function scriptedAgent(): Script {
     pruneRepository: async function* (request, context) {
       note('pruneRepository', request, context);
       yield { type: 'report' as const, report: { ...pruneReport, dryRun: request.dryRun } };
+    },
+    getKeys: async (request, context) => {
+      note('getKeys', request, context);
+      return nodeKeys;
+    },
+    listLineageKeys: async (request, context) => {
+      note('listLineageKeys', request, context);
+      return { keys: [lineageKey, { ...lineageKey, lineage: 'ef'.repeat(16), epoch: 4, openable: false, ended: true, checkpoints: [] }], problems: [{ object: `lineages/${'01'.repeat(16)}`, code: 'SIGNER_UNTRUSTED', message: 'it is signed by a stranger' }] };
+    },
+    changeRecipients: async function* (request, context) {
+      note('changeRecipients', request, context);
+      yield { type: 'progress' as const, progress: progress({ kind: 'rotate', step: 'rotate', frozen: false }) };
+      const damaged = request.reason === 'damaged';
+      yield { type: 'report' as const, report: { dryRun: request.dryRun, changed: [lineageKey.lineage], unchanged: 2, sealed: damaged ? ['ef'.repeat(16)] : [], problems: damaged ? [{ object: 'lineages/x', code: 'SIGNER_UNTRUSTED', message: 'it is signed by a stranger' }] : [], totalMs: 20 } };
+    },
+    shredLineages: async (request, context) => {
+      note('shredLineages', request, context);
+      return { shredded: request.lineages.map((lineage) => ({ lineage, checkpoints: [checkpointInfo.id], pinned: [checkpointInfo.id] })) };
     },
     probeStore: async (request, context) => {
       note('probeStore', request, context);

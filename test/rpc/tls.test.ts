@@ -37,6 +37,10 @@ const call: Readonly<Record<MethodName, (client: AgentClient) => Promise<unknown
   pinCheckpoint: (client) => client.pinCheckpoint({ checkpoint: 'x', pinned: true, reason: '' }, none),
   repositoryStats: (client) => client.repositoryStats({}, none),
   checkRepository: (client) => collect(client.checkRepository({ readData: false }, none)),
+  getKeys: (client) => client.getKeys({}, none),
+  listLineageKeys: (client) => client.listLineageKeys({}, none),
+  changeRecipients: (client) => collect(client.changeRecipients({ lineages: [], add: [], remove: [], rotate: true, exact: false, endLineages: false, dryRun: false, reason: '' }, none)),
+  shredLineages: (client) => client.shredLineages({ lineages: ['ab'.repeat(16)], force: false, dryRun: false, reason: '' }, none),
   pruneRepository: (client) => collect(client.pruneRepository({ dryRun: true, reason: '' }, none)),
   probeStore: (client) => client.probeStore({}, none),
 };

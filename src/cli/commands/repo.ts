@@ -1,4 +1,4 @@
-/** stasis repo stats | check | prune, stasis pin and unpin */
+/** stasis repo stats | check | prune | keys, stasis pin and unpin */
 import type { Command } from 'commander';
 import { StasisError } from '../../core/errors.ts';
 import { newOperationId } from '../../core/ids.ts';
@@ -11,6 +11,7 @@ import { follow } from '../follow.ts';
 import type { Io } from '../io.ts';
 import { jsonDocument, jsonLine } from '../render/json.ts';
 import { pairs, printable } from '../render/text.ts';
+import { repoKeysCommand } from './repo-keys.ts';
 
 /** Every object is counted. */
 const STATS_MS = 10 * 60_000;
@@ -21,6 +22,7 @@ export function repoCommand(program: Command, io: Io): void {
   statsCommand(repo, io);
   checkCommand(repo, io);
   pruneCommand(repo, io);
+  repoKeysCommand(repo, io);
   for (const command of repo.commands) command.exitOverride();
 }
 
