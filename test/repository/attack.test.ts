@@ -15,7 +15,7 @@ import { packObject } from '../../src/repository/format/body.ts';
 import { decodeLineageKey, encodeLineageKey } from '../../src/repository/format/lineage-key.ts';
 import { Lineages } from '../../src/repository/lineages.ts';
 import { Manifests } from '../../src/repository/manifests.ts';
-import { hex, Trust } from '../../src/repository/trust.ts';
+import { Trust } from '../../src/repository/trust.ts';
 import { generator } from '../support/mutations.ts';
 import { anySignal, codeOf, nextId, piecesOf, testKeys, withRepository } from './support.ts';
 
@@ -68,7 +68,7 @@ before(() => withRepository({ store, keys, workers: 1 }, async (repository) => {
 const places = new Map<string, [from: number, to: number][]>();
 
 async function learnPlaces(): Promise<void> {
-  const trust = new Trust(nativeSodium, [hex(keys.signer)]);
+  const trust = new Trust(nativeSodium, keys, []);
   const { tables } = await new Manifests(store, keys, nativeSodium, trust, new Lineages(store, keys, nativeSodium, trust)).open(victim.id, anySignal);
   for (const name of contents.keys()) {
     const segments = tables.blobs.get(name);
