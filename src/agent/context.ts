@@ -2,6 +2,7 @@
 import type { Clock } from '../core/clock.ts';
 import type { Failpoints } from '../core/failpoint.ts';
 import type { Staging } from '../host/staging.ts';
+import type { BlockSlots } from '../image/lazy/index.ts';
 import type { TreeThreads } from '../image/tree/index.ts';
 import type { StoreReport } from '../repository/index.ts';
 import type { Repository } from '../repository/types.ts';
@@ -58,6 +59,8 @@ export interface AgentContext {
   readonly lineages: Lineages;
   readonly workingSets: WorkingSets;
   readonly fills: Fills;
+  /** Memory of containers that fill. */
+  readonly blockSlots: BlockSlots;
   readonly treeMemories: TreeMemories;
   /** Of this node, and whom it trusts. */
   readonly keys: OpenedKeys & { readonly trustedSigners: readonly string[] };

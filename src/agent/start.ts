@@ -11,6 +11,7 @@ import type { Config } from '../config/schema.ts';
 import { makePrivateDirectory, readJsonFile, replaceFile } from '../host/files.ts';
 import { tryLock } from '../host/libc.ts';
 import { openStaging } from '../host/staging.ts';
+import { BlockSlots } from '../image/lazy/index.ts';
 import { TreeThreads } from '../image/tree/index.ts';
 import { openRepository } from '../repository/index.ts';
 import type { Repository } from '../repository/types.ts';
@@ -32,6 +33,7 @@ import { recover } from './recover.ts';
 import { retentionRules } from './retention/configured.ts';
 import { Quota } from './retention/quota.ts';
 import { parseSelector } from './retention/selector.ts';
+import { CACHE_BYTES } from './restore/filling.ts';
 import { agentHandlers } from './service.ts';
 import { openStore, probe } from './store.ts';
 import { WorkingSets } from './working-sets.ts';
@@ -83,6 +85,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     journal: new Journal(join(config.stateDirectory, 'journal')),
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
     workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
+    blockSlots: new BlockSlots(CACHE_BYTES),
     fills: new Fills(),
     treeMemories: new TreeMemories(join(config.stateDirectory, 'trees')),
     keys: { ...keys, trustedSigners: config.keys.trustedSigners }, storeDescription: store.description,

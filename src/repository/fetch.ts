@@ -15,6 +15,8 @@ export interface FetchContext {
   readonly secrets: ChunkSecrets;
   readonly tables: Tables;
   readonly verify: boolean;
+  /** With buffers of their own, so that they wait for no others: single chunks only. */
+  readonly urgent?: boolean;
 }
 
 /** A part's target is already in the form for the worker. */
@@ -28,16 +30,17 @@ export async function fetchRange(context: FetchContext, fetch: PlannedFetch<Wire
   const { store, pool, tables } = context;
   const pack = tables.packs[fetch.pack];
   if (pack === undefined) throw new Error(`invariant broken: pack ${fetch.pack} is in the table`);
-  const buffer = await pool.buffers.acquire({ signal });
+  const buffers = context.urgent === true ? pool.urgent : pool.buffers;
+  const buffer = await buffers.acquire({ signal });
   let lent = false;
   try {
     const into = new Uint8Array(buffer, 0, fetch.length);
     await store.get(packObject(pack), { offset: fetch.offset, length: fetch.length }, { signal, into });
     lent = true;
     const { tasks, transfer } = toTasks(fetch, tables);
-    return await pool.open({ secrets: context.secrets, pack: packObject(pack), base: fetch.offset, buffer, verify: context.verify, tasks }, transfer);
+    return await pool.open({ secrets: context.secrets, pack: packObject(pack), base: fetch.offset, buffer, verify: context.verify, tasks }, transfer, buffers);
   } finally {
-    if (!lent) pool.buffers.release(buffer);
+    if (!lent) buffers.release(buffer);
   }
 }
 

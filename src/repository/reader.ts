@@ -68,8 +68,8 @@ export class Reader implements CheckpointReader {
     }
   }
 
-  async extract(jobs: readonly ExtractJob[], { signal, onBytes }: { signal: AbortSignal | undefined; onBytes?: (count: number) => void }): Promise<void> {
-    const context = { store: this.#store, pool: this.#pool, secrets: secretsOf(this.#manifest), tables: this.#manifest.tables, verify: false };
+  async extract(jobs: readonly ExtractJob[], { signal, onBytes, urgent = false }: { signal: AbortSignal | undefined; onBytes?: (count: number) => void; urgent?: boolean }): Promise<void> {
+    const context = { store: this.#store, pool: this.#pool, secrets: secretsOf(this.#manifest), tables: this.#manifest.tables, verify: false, urgent };
     await inParallel(this.#fetches(jobs), this.#pool.jobs.limit, async (fetch) => {
       const [problem] = await fetchRange(context, fetch, signal);
       if (problem !== undefined) throw fromWire(problem.error);
@@ -79,7 +79,7 @@ export class Reader implements CheckpointReader {
 
   *#fetches(jobs: readonly ExtractJob[]): Iterable<PlannedFetch<WireTarget>> {
     const { tables } = this.#manifest;
-    for (const window of this.#windows(jobs)) yield* planFetches(window, tables, Math.min(FETCH_BYTES, this.#pool.buffers.bufferBytes));
+    for (const window of this.#windows(jobs)) yield* planFetches(window, tables, Math.min(FETCH_BYTES, this.#pool.buffers.bufferBytes, this.#pool.urgent.bufferBytes));
   }
 
   *#windows(jobs: readonly ExtractJob[]): Iterable<PlannedPart<WireTarget>[]> {

@@ -85,8 +85,8 @@ export interface CheckpointReader {
    * chunks are numbered in the order in which they lie in the packs.
    */
   segments(blob: string): Iterable<{ offset: number; length: number; zero: boolean; chunk?: number }>;
-  /** Ranged reads, opened and verified in the workers, written to the sinks. Fails on the first bad byte. */
-  extract(jobs: readonly ExtractJob[], options: { signal: AbortSignal | undefined; onBytes?: (count: number) => void }): Promise<void>;
+  /** Ranged reads, opened and verified in the workers, written to the sinks. Fails on the first bad byte. `urgent`: a chunk or two that somebody waits for, and that shall not wait for the rest. */
+  extract(jobs: readonly ExtractJob[], options: { signal: AbortSignal | undefined; onBytes?: (count: number) => void; urgent?: boolean }): Promise<void>;
 }
 
 export interface VerifyReport {

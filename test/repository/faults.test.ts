@@ -144,7 +144,7 @@ void test('a stage worker that dies fails who used it; the next checkpoint works
   const session = pool.register({ onPack: () => undefined, onStarved: () => undefined, onDeath: () => undefined });
   const buffer = await pool.buffers.acquire(anySignal);
   const task = { chunk: 0, id: randomBytes(32), at: 0, stored: 100, raw: 60, codec: 0, parts: [] };
-  const opened = pool.open({ secrets, pack: 'packs/x', base: 0, buffer, verify: true, tasks: [task] }, []);
+  const opened = pool.open({ secrets, pack: 'packs/x', base: 0, buffer, verify: true, tasks: [task] }, [], pool.buffers);
   await victim.close();
   const outcome = await opened.then(
     (problems) => problems.map(({ error }) => error.code),
@@ -153,7 +153,7 @@ void test('a stage worker that dies fails who used it; the next checkpoint works
   assert.ok(outcome === 'INTERNAL' || (Array.isArray(outcome) && outcome[0] === 'OBJECT_CORRUPT'));
   await pool.ready();
   assert.notEqual(pool.workers[0], victim, 'another thread took its place');
-  const again = await pool.open({ secrets, pack: 'packs/x', base: 0, buffer: await pool.buffers.acquire(anySignal), verify: true, tasks: [task] }, []);
+  const again = await pool.open({ secrets, pack: 'packs/x', base: 0, buffer: await pool.buffers.acquire(anySignal), verify: true, tasks: [task] }, [], pool.buffers);
   assert.deepEqual(again.map(({ error }) => error.code), ['OBJECT_CORRUPT']);
   pool.unregister(session);
   await pool.close();

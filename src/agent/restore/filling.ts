@@ -20,8 +20,8 @@ export interface FillingOptions {
   readonly workingSet: WorkingSet;
 }
 
-/** Of one container that fills. Half of it is read ahead, so it also bounds what a store of long ways is asked for at once. */
-const CACHE_BYTES = 48 * MiB;
+/** Of one container that fills. Two thirds of it are read ahead, so it also bounds what a store of long ways is asked for at once. */
+export const CACHE_BYTES = 48 * MiB;
 
 export class Filling implements AsyncDisposable {
   readonly #options: FillingOptions;
@@ -52,7 +52,7 @@ export class Filling implements AsyncDisposable {
     const stop = new AbortController();
     let filling: Filling | undefined;
     const source = new PageSource({
-      reader: plan.reader, tasks, cacheBytes: CACHE_BYTES, signal: stop.signal,
+      reader: plan.reader, tasks, cacheBytes: CACHE_BYTES, slots: agent.blockSlots, signal: stop.signal,
       sleep: (ms, how) => agent.clock.sleep(ms, how),
       onStall: (error) => filling?.stalled(error),
     });
@@ -170,5 +170,6 @@ export class Filling implements AsyncDisposable {
     await this.#guard[Symbol.asyncDispose]();
     this.#stop.abort(new StasisError('CANCELLED', 'the restore has ended'));
     await this.#server[Symbol.asyncDispose]();
+    this.#source[Symbol.dispose]();
   }
 }

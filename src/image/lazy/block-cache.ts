@@ -3,8 +3,8 @@
  * What is on its way over the socket stays.
  */
 import type { CheckpointReader } from '../../repository/types.ts';
-import { BLOCK_BYTES } from './blocks.ts';
 import type { Block } from './blocks.ts';
+import type { BlockSlots } from './slots.ts';
 
 interface Entry {
   readonly slot: SharedArrayBuffer;
@@ -20,22 +20,34 @@ interface Target {
   readonly slot: SharedArrayBuffer;
 }
 
-export class BlockCache {
-  readonly #reader: CheckpointReader;
-  readonly #fetch: (work: () => Promise<void>) => Promise<void>;
-  readonly #limit: number;
+export interface BlockCacheOptions {
+  readonly reader: CheckpointReader;
+  readonly slots: BlockSlots;
+  /** Blocks held at the same time. */
+  readonly limit: number;
+  /** Runs the work until it succeeds. */
+  readonly fetch: (work: () => Promise<void>) => Promise<void>;
+  /** What was fetched ahead is here. */
+  readonly onAhead: () => void;
+}
+
+/** More would only wait for the few buffers that the repository reads into. */
+const AHEAD_FETCHES = 2;
+
+export class BlockCache implements Disposable {
+  readonly #options: BlockCacheOptions;
   /** In the order of their last use. */
   readonly #entries = new Map<Block, Entry>();
   readonly #free: SharedArrayBuffer[] = [];
   readonly #waiting: (() => void)[] = [];
   #slots = 0;
   #ahead = 0;
+  /** On their way, ahead of what is needed. */
+  #aheadFetches = 0;
+  #disposed = false;
 
-  /** `fetch` runs the work until it succeeds; `limit`: blocks held at the same time. */
-  constructor(reader: CheckpointReader, limit: number, fetch: (work: () => Promise<void>) => Promise<void>) {
-    this.#reader = reader;
-    this.#limit = limit;
-    this.#fetch = fetch;
+  constructor(options: BlockCacheOptions) {
+    this.#options = options;
   }
 
   /** The bytes of a block, if they are here now. */
@@ -69,8 +81,9 @@ export class BlockCache {
     }
   }
 
-  /** Fetches blocks in one go as far as there is room for them; false when there was not enough. */
+  /** Fetches blocks in one go as far as there is room for them; false when there was not enough, or enough is on its way. */
   ahead(blocks: readonly Block[]): boolean {
+    if (this.#disposed || this.#aheadFetches >= AHEAD_FETCHES) return false;
     const targets: Target[] = [];
     for (const block of blocks) {
       const slot = this.#take(true);
@@ -98,13 +111,13 @@ export class BlockCache {
   /** A free place, a new one, or that of the block that was used longest ago; who reads ahead pushes out nothing that was read ahead. */
   #take(ahead: boolean): SharedArrayBuffer | undefined {
     const slot = this.#free.pop() ?? this.#evict(false) ?? (ahead ? undefined : this.#evict(true));
-    if (slot !== undefined || this.#slots === this.#limit) return slot;
+    if (slot !== undefined || this.#slots === this.#options.limit) return slot;
     this.#slots += 1;
-    return new SharedArrayBuffer(BLOCK_BYTES);
+    return this.#options.slots.take();
   }
 
   #evict(ahead: boolean): SharedArrayBuffer | undefined {
-    if (this.#slots < this.#limit) return undefined;
+    if (this.#slots < this.#options.limit) return undefined;
     for (const [block, entry] of this.#entries) {
       if (!entry.ready || entry.pins > 0 || entry.ahead !== ahead) continue;
       this.#drop(block, entry);
@@ -118,10 +131,22 @@ export class BlockCache {
       blob: block.blob, offset: block.start, length: block.end - block.start,
       sink: ({ offset }: { offset: number }) => ({ kind: 'memory' as const, buffer: slot, offset: offset - block.start }),
     }));
-    for (const { block, slot } of targets) if (block.holes) new Uint8Array(slot).fill(0);
-    const loaded = this.#fetch(() => this.#reader.extract(jobs, { signal: undefined }));
+    for (const { block, slot } of targets) {
+      const bytes = new Uint8Array(slot);
+      for (const [from, to] of block.holes) bytes.fill(0, from, to);
+    }
+    const { reader, fetch, onAhead } = this.#options;
+    const loaded = fetch(() => reader.extract(jobs, { signal: undefined, urgent: !ahead }));
     // Whoever needs it sees the failure; for what is only read ahead it is enough that the source knows.
     loaded.catch(() => {});
+    if (ahead) {
+      this.#aheadFetches += 1;
+      const settled = (): void => {
+        this.#aheadFetches -= 1;
+        onAhead();
+      };
+      void loaded.then(settled, settled);
+    }
     for (const { block, slot } of targets) {
       const entry: Entry = { slot, loaded, ready: false, pins: 0, ahead };
       if (ahead) this.#ahead += 1;
@@ -145,5 +170,17 @@ export class BlockCache {
     this.#entries.delete(block);
     this.#free.push(entry.slot);
     this.#waiting.shift()?.();
+  }
+
+  /** Nobody asks any more. What is still being written is given back when that has ended; what the socket has is left to it. */
+  [Symbol.dispose](): void {
+    this.#disposed = true;
+    const { slots } = this.#options;
+    for (const slot of this.#free.splice(0)) slots.give(slot);
+    for (const entry of this.#entries.values()) {
+      if (entry.pins > 0) continue;
+      void entry.loaded.then(() => slots.give(entry.slot), () => {});
+    }
+    this.#entries.clear();
   }
 }

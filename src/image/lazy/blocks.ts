@@ -1,8 +1,8 @@
 /** What of a pages file is fetched at once: a chunk, or a hole, or a part of a large one. */
-import { KiB, MiB } from '../../core/units.ts';
+import { KiB } from '../../core/units.ts';
+import { BLOCK_BYTES } from './slots.ts';
 import type { LazyTask } from './tasks.ts';
 
-export const BLOCK_BYTES = MiB;
 /** A shorter hole between data of one chunk is kept as zeros in memory. */
 const HOLE_BYTES = 64 * KiB;
 
@@ -12,8 +12,8 @@ export interface Block {
   end: number;
   readonly zero: boolean;
   readonly chunk: number;
-  /** Holes inside: the memory must be cleared before. */
-  holes: boolean;
+  /** Positions in the block that must be cleared: start and end. */
+  readonly holes: [number, number][];
   /** Lazy bytes that criu has not asked for yet. */
   left: number;
 }
@@ -55,12 +55,12 @@ function cutBlocks(blob: string, segments: Iterable<Segment>): Block[] {
     const fits = open !== undefined && !open.zero && offset + length - open.start <= BLOCK_BYTES;
     if (fits && (zero ? length < HOLE_BYTES : open.chunk === chunk)) {
       open.end = offset + length;
-      open.holes ||= zero;
+      if (zero) open.holes.push([offset - open.start, offset + length - open.start]);
       continue;
     }
     const step = zero ? length : BLOCK_BYTES;
     for (let at = offset; at < offset + length; at += step) {
-      blocks.push({ blob, start: at, end: Math.min(at + step, offset + length), zero, chunk, holes: false, left: 0 });
+      blocks.push({ blob, start: at, end: Math.min(at + step, offset + length), zero, chunk, holes: [], left: 0 });
     }
   }
   return blocks;

@@ -6,6 +6,7 @@
 import { readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
+import { MiB } from '../../core/units.ts';
 import type { CheckpointReader, ExtractJob } from '../../repository/types.ts';
 import { pagemapRuns } from '../criu/directory.ts';
 import { createImages, findImages, freshDirectory } from '../criu/load.ts';
@@ -57,8 +58,8 @@ async function readTask(imageDir: string, name: string, { kind, id }: { kind: 't
   for await (const run of pagemapRuns(join(imageDir, name), pagemap)) {
     if ((run.flags & PE_PRESENT) === 0) throw new StasisError('OBJECT_CORRUPT', `${name} leaves pages to a parent image`, { hint: 'restore without --lazy' });
     const parts = kind === 'task' ? [...workingSet.cut(id, run)] : [run];
+    for (const part of parts) changed = addRun(runs, part) || changed;
     changed ||= parts.length > 1 || parts[0]?.flags !== run.flags;
-    runs.push(...parts);
   }
   const pagesId = pagemap.pagesId ?? 0;
   if (changed) rewrite(join(imageDir, name), pagesId, runs);
@@ -73,6 +74,18 @@ async function readTask(imageDir: string, name: string, { kind, id }: { kind: 't
   }
   eager.set(task.blob, ranges);
   return kind === 'shmem' ? new LazyTask(id, task.blob) : task;
+}
+
+/** criu asks for no more at once than one run has. It allocates as much as the longest has. */
+const MAX_RUN_PAGES = (16 * MiB) / PAGE;
+
+/** Joins neighbours; true when it did. */
+function addRun(runs: PageRun[], run: PageRun): boolean {
+  const last = runs.at(-1);
+  const joins = last !== undefined && last.flags === run.flags && last.address + last.pages * PAGE === run.address && last.pages + run.pages <= MAX_RUN_PAGES;
+  if (joins) runs[runs.length - 1] = { ...last, pages: last.pages + run.pages };
+  else runs.push(run);
+  return joins;
 }
 
 function addRange(ranges: Range[], offset: number, length: number): void {

@@ -6,8 +6,9 @@
 import { StasisError, asStasisError, errorTable } from '../../core/errors.ts';
 import type { CheckpointReader } from '../../repository/types.ts';
 import { BlockCache } from './block-cache.ts';
-import { BLOCK_BYTES, BlockMap } from './blocks.ts';
+import { BlockMap } from './blocks.ts';
 import type { Block } from './blocks.ts';
+import { BLOCK_BYTES, type BlockSlots } from './slots.ts';
 import { PAGE, type LazyTask } from './tasks.ts';
 
 export interface PageSourceOptions {
@@ -15,6 +16,8 @@ export interface PageSourceOptions {
   readonly tasks: readonly LazyTask[];
   /** Bytes of pages held in memory at once. */
   readonly cacheBytes: number;
+  /** Where that memory comes from. */
+  readonly slots: BlockSlots;
   /** Waits between two tries to read from a store that fails. */
   readonly sleep: (ms: number, options: { signal: AbortSignal }) => Promise<void>;
   /** Ends all waiting. */
@@ -37,12 +40,12 @@ interface Place {
   readonly first: number;
 }
 
-/** Chunks that are fetched together: neighbours in a pack become one request to the store. */
-const GROUP = 4;
+/** Chunks that are fetched together: neighbours in a pack become one request to the store. As many packs as there are processors were written side by side. */
+const GROUP = 8;
 const RETRY_MS = [100, 200, 500, 1000, 2000, 5000] as const;
 const ZEROS = new Uint8Array(BLOCK_BYTES);
 
-export class PageSource {
+export class PageSource implements Disposable {
   readonly totalBytes: number;
   readonly #options: PageSourceOptions;
   readonly #places = new Map<number, Place>();
@@ -62,10 +65,10 @@ export class PageSource {
     }
     this.totalBytes = options.tasks.reduce((sum, { lazyBytes }) => sum + lazyBytes, 0);
     const slots = Math.max(2 * GROUP, Math.floor(options.cacheBytes / BLOCK_BYTES));
-    this.#window = Math.floor(slots / 2);
+    this.#window = Math.floor((slots * 2) / 3);
     // Nobody may look before it happens.
     this.#failed.promise.catch(() => {});
-    this.#cache = new BlockCache(options.reader, slots, (work) => this.#untilRead(work));
+    this.#cache = new BlockCache({ reader: options.reader, slots: options.slots, limit: slots, fetch: (work) => this.#untilRead(work), onAhead: () => this.#readAhead() });
   }
 
   /** What comes first is fetched before criu asks. */
@@ -73,11 +76,13 @@ export class PageSource {
     this.#readAhead();
   }
 
-  /** Begins to fetch what take() will be asked for. Throws for pages that no task has. */
-  expect(pid: number, address: number): void {
+  /** Begins to fetch what take() will be asked for: a single page at once, before all others. Throws for pages that no task has. */
+  expect(pid: number, address: number, pages: number): void {
     const { place, at } = this.#locate(pid, address);
-    const block = place.map.blocks[place.map.find(at.offset)]!;
-    if (!block.zero && !this.#cache.has(block)) this.#cache.need(block).catch(() => {});
+    const number = place.map.find(at.offset);
+    const block = place.map.blocks[number]!;
+    if (pages > 1) this.#follow(place, number);
+    else if (!block.zero && !this.#cache.has(block)) this.#cache.need(block).catch(() => {});
   }
 
   /**
@@ -88,10 +93,7 @@ export class PageSource {
     const { place, at } = this.#locate(pid, address);
     const end = at.offset + Math.min(pages, at.pages) * PAGE;
     let number = place.map.find(at.offset);
-    if (pages > 1) {
-      this.#cursor = place.first + number;
-      this.#readAhead();
-    }
+    if (pages > 1) this.#follow(place, number);
     const first = place.map.blocks[number]!;
     // Others who need a place may have pushed it out again by the time that this goes on.
     while (!first.zero && this.#cache.peek(first) === undefined) await this.#cache.need(first);
@@ -135,6 +137,11 @@ export class PageSource {
     throw new StasisError('RESTORE_FAILED', `criu asks for a page at 0x${address.toString(16)} of process ${pid} that the checkpoint does not have`, { hint: 'this is a bug of Stasis or of criu: restore without --lazy' });
   }
 
+  #follow(place: Place, number: number): void {
+    this.#cursor = place.first + number;
+    this.#readAhead();
+  }
+
   /** Keeps the window behind the cursor full, from the beginning again after the end. */
   #readAhead(): void {
     const group: Block[] = [];
@@ -165,6 +172,10 @@ export class PageSource {
         await this.#options.sleep(RETRY_MS[Math.min(tries, RETRY_MS.length - 1)] ?? 5000, { signal: this.#options.signal });
       }
     }
+  }
+
+  [Symbol.dispose](): void {
+    this.#cache[Symbol.dispose]();
   }
 
   /** Rejects when something that was read ahead is damaged: better now than when the program needs it. */

@@ -133,7 +133,7 @@ class LazyConnection {
       if (message.op !== OP_GET) throw new StasisError('RESTORE_FAILED', `criu lazy-pages sends the unknown request ${message.op}`, { hint: 'is criu of another version than the agent found at its start? restart the agent' });
       if (message.pages < 1 || message.pages > MAX_PAGES || this.#requests.length >= MAX_REQUESTS) throw new StasisError('RESTORE_FAILED', `criu lazy-pages asks for ${message.pages} pages behind ${this.#requests.length} requests`);
       if (message.pages === 1) this.#options.onFault?.(message.destination, message.address);
-      this.#options.source.expect(message.destination, message.address);
+      this.#options.source.expect(message.destination, message.address, message.pages);
     }
     this.#requests.push(message);
   }

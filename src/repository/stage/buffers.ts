@@ -1,14 +1,15 @@
 /**
  * The pack buffers: a fixed number, reused, lent to workers (to fill) and to reads (to fetch into).
- * They are nearly all of the memory that the repository takes, and this is where it is bounded.
+ * They are nearly all of the memory that the repository takes, and this is where it is bounded. Shared memory: V8 counts what
+ * is handed from thread to thread as garbage, and would look for garbage all the time. Who was lent one is its only user.
  */
 export class BufferPool {
   readonly bufferBytes: number;
   readonly #most: number;
   /** Called when somebody waits and every buffer lies, partly filled, in a worker. */
   readonly #onStarved: () => void;
-  readonly #free: ArrayBuffer[] = [];
-  readonly #waiting: { give: (buffer: ArrayBuffer) => void }[] = [];
+  readonly #free: SharedArrayBuffer[] = [];
+  readonly #waiting: { give: (buffer: SharedArrayBuffer) => void }[] = [];
   #made = 0;
   #inWorkers = 0;
 
@@ -23,17 +24,17 @@ export class BufferPool {
     return this.#made * this.bufferBytes;
   }
 
-  acquire({ signal }: { signal: AbortSignal | undefined }): Promise<ArrayBuffer> {
+  acquire({ signal }: { signal: AbortSignal | undefined }): Promise<SharedArrayBuffer> {
     signal?.throwIfAborted();
     const free = this.#free.pop();
     if (free !== undefined) return Promise.resolve(free);
     if (this.#made < this.#most) {
       this.#made += 1;
-      return Promise.resolve(new ArrayBuffer(this.bufferBytes));
+      return Promise.resolve(new SharedArrayBuffer(this.bufferBytes));
     }
-    const turn = new Promise<ArrayBuffer>((resolve, reject) => {
+    const turn = new Promise<SharedArrayBuffer>((resolve, reject) => {
       const entry = {
-        give: (buffer: ArrayBuffer) => {
+        give: (buffer: SharedArrayBuffer) => {
           signal?.removeEventListener('abort', onAbort);
           resolve(buffer);
         },
@@ -49,7 +50,7 @@ export class BufferPool {
     return turn;
   }
 
-  release(buffer: ArrayBuffer): void {
+  release(buffer: SharedArrayBuffer): void {
     const next = this.#waiting.shift();
     if (next === undefined) this.#free.push(buffer);
     else next.give(buffer);
@@ -70,7 +71,7 @@ export class BufferPool {
     this.#made -= count;
     for (let i = 0; i < count && this.#waiting.length > 0; i += 1) {
       this.#made += 1;
-      this.release(new ArrayBuffer(this.bufferBytes));
+      this.release(new SharedArrayBuffer(this.bufferBytes));
     }
   }
 

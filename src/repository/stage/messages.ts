@@ -51,7 +51,7 @@ export interface SealedPiece {
 
 export interface ShippedPack {
   readonly digits: string;
-  readonly buffer: ArrayBuffer;
+  readonly buffer: SharedArrayBuffer;
   readonly used: number;
   /** Rows of index, offset, stored, raw, codec. */
   readonly chunks: Uint32Array<ArrayBuffer>;
@@ -84,11 +84,11 @@ export interface ChunkTask {
 export type ToWorker =
   | { readonly type: 'begin'; readonly session: number; readonly secrets: ChunkSecrets; readonly checkpoint: CheckpointId; readonly index: SharedIndex; readonly pages: SharedPages | undefined }
   | { readonly type: 'seal'; readonly session: number; readonly job: number; readonly pieces: readonly WirePiece[] }
-  | { readonly type: 'grant'; readonly session: number; readonly buffer: ArrayBuffer }
+  | { readonly type: 'grant'; readonly session: number; readonly buffer: SharedArrayBuffer }
   | { readonly type: 'flush'; readonly session: number; readonly job: number }
   | { readonly type: 'ship'; readonly session: number; readonly job: number }
   | { readonly type: 'end'; readonly session: number }
-  | { readonly type: 'open'; readonly job: number; readonly secrets: ChunkSecrets; readonly pack: string; readonly base: number; readonly buffer: ArrayBuffer; readonly verify: boolean; readonly tasks: readonly ChunkTask[] };
+  | { readonly type: 'open'; readonly job: number; readonly secrets: ChunkSecrets; readonly pack: string; readonly base: number; readonly buffer: SharedArrayBuffer; readonly verify: boolean; readonly tasks: readonly ChunkTask[] };
 
 export interface ChunkProblem {
   readonly chunk: number;
@@ -100,11 +100,11 @@ export type FromWorker =
   | { readonly type: 'sealed'; readonly job: number; readonly pieces: readonly SealedPiece[] }
   | { readonly type: 'failed'; readonly job: number; readonly error: WireError }
   | { readonly type: 'want'; readonly session: number }
-  | { readonly type: 'unused'; readonly buffer: ArrayBuffer }
+  | { readonly type: 'unused'; readonly buffer: SharedArrayBuffer }
   | { readonly type: 'pack'; readonly session: number; readonly pack: ShippedPack }
   | { readonly type: 'flushed'; readonly job: number; readonly pages: ChunkPages }
   | { readonly type: 'shipped'; readonly job: number }
-  | { readonly type: 'opened'; readonly job: number; readonly buffer: ArrayBuffer; readonly problems: readonly ChunkProblem[] };
+  | { readonly type: 'opened'; readonly job: number; readonly buffer: SharedArrayBuffer; readonly problems: readonly ChunkProblem[] };
 
 export interface WireError {
   readonly code: ErrorCode;

@@ -23,6 +23,8 @@ const PACK_BYTES = 16 * MiB;
 /** Room for the largest chunk and then some. */
 const LEAST_PACK_BYTES = 6 * MiB;
 
+const URGENT_BUFFERS = 2;
+
 /** How many workers, and which buffers, fit into the memory. */
 export function planMemory({ workers, memoryBytes }: { workers: number; memoryBytes: number }): { workers: number; buffers: number; packBytes: number } {
   const most = Math.max(1, Math.floor(memoryBytes / (SCRATCH_BYTES + 2 * LEAST_PACK_BYTES)));
@@ -44,6 +46,8 @@ export interface SessionEvents {
 export class StagePool {
   readonly workers: readonly WorkerHandle[] = [];
   readonly buffers: BufferPool;
+  /** For single chunks that somebody waits for: they wait for none of the others. Made when they are needed first. */
+  readonly urgent: BufferPool = new BufferPool(LEAST_PACK_BYTES, URGENT_BUFFERS, () => undefined);
   readonly indexes: IndexPool = new IndexPool();
   /** Two jobs per worker: one at work, one waiting, so that no worker idles while the main thread is busy. */
   readonly jobs: Semaphore;
@@ -61,7 +65,7 @@ export class StagePool {
   }
 
   get memoryBytes(): number {
-    return this.buffers.bytes + this.workers.length * SCRATCH_BYTES;
+    return this.buffers.bytes + this.urgent.bytes + this.workers.length * SCRATCH_BYTES;
   }
 
   async ready(): Promise<void> {
@@ -84,17 +88,17 @@ export class StagePool {
     for (const worker of this.workers) worker.tell({ type: 'end', session });
   }
 
-  /** Opens chunks of one fetched range in a worker. The buffer goes back to the pool. */
-  async open(job: { secrets: ChunkSecrets; pack: string; base: number; buffer: ArrayBuffer; verify: boolean; tasks: readonly ChunkTask[] }, transfer: ArrayBuffer[]): Promise<readonly ChunkProblem[]> {
-    let buffer: ArrayBuffer | undefined;
+  /** Opens chunks of one fetched range in a worker. The buffer goes back to where it is from. */
+  async open(job: { secrets: ChunkSecrets; pack: string; base: number; buffer: SharedArrayBuffer; verify: boolean; tasks: readonly ChunkTask[] }, transfer: ArrayBuffer[], from: BufferPool): Promise<readonly ChunkProblem[]> {
+    let buffer: SharedArrayBuffer | undefined;
     try {
-      const answer = await this.idlest().ask({ type: 'open', ...job }, [job.buffer, ...transfer]);
+      const answer = await this.idlest().ask({ type: 'open', ...job }, transfer);
       if (answer.type !== 'opened') return [];
       buffer = answer.buffer;
       return answer.problems;
     } finally {
-      if (buffer === undefined) this.buffers.lose(1);
-      else this.buffers.release(buffer);
+      if (buffer === undefined) from.lose(1);
+      else from.release(buffer);
     }
   }
 
@@ -137,7 +141,7 @@ export class StagePool {
       return;
     }
     worker.buffers += 1;
-    worker.tell({ type: 'grant', session, buffer }, [buffer]);
+    worker.tell({ type: 'grant', session, buffer });
     this.buffers.toWorker();
   }
 

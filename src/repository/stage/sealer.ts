@@ -23,7 +23,7 @@ import type { ZeroRuns } from './zero-runs.ts';
 
 /** How a sealer gets empty buffers and gets rid of full ones. */
 export interface PackPort {
-  want(): Promise<ArrayBuffer>;
+  want(): Promise<SharedArrayBuffer>;
   ship(pack: ShippedPack): void;
 }
 
@@ -177,7 +177,7 @@ export class Sealer {
     return this.#pack;
   }
 
-  #begin(buffer: ArrayBuffer): OpenPack {
+  #begin(buffer: SharedArrayBuffer): OpenPack {
     const digits = randomBytes(8).toString('hex');
     const bytes = Buffer.from(buffer);
     bytes.set(encodePackHeader({ lineage: this.#secrets.lineage, checkpoint: this.#checkpoint, cipher: this.#secrets.cipher, digits }));
@@ -189,12 +189,12 @@ export class Sealer {
     const pack = this.#pack;
     if (pack === undefined) return;
     this.#pack = undefined;
-    this.#port.ship({ digits: pack.digits, buffer: pack.bytes.buffer as ArrayBuffer, used: pack.used, chunks: Uint32Array.from(pack.rows) });
+    this.#port.ship({ digits: pack.digits, buffer: pack.bytes.buffer as SharedArrayBuffer, used: pack.used, chunks: Uint32Array.from(pack.rows) });
   }
 
   /** The buffer of what will not be sent. */
-  discard(): ArrayBuffer | undefined {
-    const buffer = this.#pack?.bytes.buffer as ArrayBuffer | undefined;
+  discard(): SharedArrayBuffer | undefined {
+    const buffer = this.#pack?.bytes.buffer as SharedArrayBuffer | undefined;
     this.#pack = undefined;
     return buffer;
   }

@@ -21,7 +21,7 @@ class Session implements PackPort {
   readonly sealer: Sealer;
   readonly #id: number;
   readonly #port: Port;
-  #waiting: PromiseWithResolvers<ArrayBuffer> | undefined;
+  #waiting: PromiseWithResolvers<SharedArrayBuffer> | undefined;
 
   constructor(port: Port, sodium: Sodium, begin: Message<'begin'>) {
     this.#port = port;
@@ -29,26 +29,26 @@ class Session implements PackPort {
     this.sealer = new Sealer(sodium, begin.secrets, begin.checkpoint, begin, this);
   }
 
-  want(): Promise<ArrayBuffer> {
+  want(): Promise<SharedArrayBuffer> {
     this.#port.postMessage({ type: 'want', session: this.#id } satisfies FromWorker);
-    this.#waiting = Promise.withResolvers<ArrayBuffer>();
+    this.#waiting = Promise.withResolvers<SharedArrayBuffer>();
     return this.#waiting.promise;
   }
 
-  grant(buffer: ArrayBuffer): void {
+  grant(buffer: SharedArrayBuffer): void {
     invariant(this.#waiting !== undefined, 'a buffer comes only when it was asked for');
     this.#waiting.resolve(buffer);
     this.#waiting = undefined;
   }
 
   /** Wakes a job that waits for a buffer which will not come. */
-  end(): ArrayBuffer | undefined {
+  end(): SharedArrayBuffer | undefined {
     this.#waiting?.reject(new StasisError('CANCELLED', 'the writer was given up'));
     return this.sealer.discard();
   }
 
   ship(pack: Parameters<PackPort['ship']>[0]): void {
-    this.#port.postMessage({ type: 'pack', session: this.#id, pack } satisfies FromWorker, [pack.buffer, pack.chunks.buffer]);
+    this.#port.postMessage({ type: 'pack', session: this.#id, pack } satisfies FromWorker, [pack.chunks.buffer]);
   }
 }
 
@@ -96,7 +96,7 @@ class StageWorker {
 
   #grant({ session, buffer }: Message<'grant'>): void {
     const open = this.#sessions.get(session);
-    if (open === undefined) this.#send({ type: 'unused', buffer }, [buffer]);
+    if (open === undefined) this.#send({ type: 'unused', buffer });
     else open.grant(buffer);
   }
 
@@ -105,7 +105,7 @@ class StageWorker {
     if (session === undefined) return;
     this.#sessions.delete(id);
     const buffer = session.end();
-    if (buffer !== undefined) this.#send({ type: 'unused', buffer }, [buffer]);
+    if (buffer !== undefined) this.#send({ type: 'unused', buffer });
   }
 
   async #work(): Promise<void> {
@@ -158,7 +158,7 @@ class StageWorker {
         if (!job.verify) break;
       }
     }
-    this.#send({ type: 'opened', job: job.job, buffer: job.buffer, problems }, [job.buffer]);
+    this.#send({ type: 'opened', job: job.job, buffer: job.buffer, problems });
   }
 
   #send(message: FromWorker, transfer: ArrayBuffer[] = []): void {

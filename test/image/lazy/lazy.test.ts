@@ -10,7 +10,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError } from '../../../src/core/errors.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { PE_LAZY, PE_PRESENT, PagemapReader, type PageRun } from '../../../src/image/criu/pagemap.ts';
-import { PageSource, WorkingSet, loadLazyImages, startLazyServer } from '../../../src/image/lazy/index.ts';
+import { BlockSlots, PageSource, WorkingSet, loadLazyImages, startLazyServer } from '../../../src/image/lazy/index.ts';
 import { OP_ADD_F, OP_CLOSE, OP_GET, decodeMessage, encodeMessage, headerSizeOf, type HeaderSize } from '../../../src/image/page-server/protocol.ts';
 import type { Repository, Store } from '../../../src/repository/index.ts';
 import { MemoryStore } from '../../../src/repository/index.ts';
@@ -83,7 +83,7 @@ async function withSource(use: (fixture: Fixture) => Promise<void>, options: { c
       const { tasks } = await loadLazyImages(reader, 'c/', images, options.workingSet ?? new WorkingSet(), anySignal);
       const stalls: StasisError[] = [];
       const source = new PageSource({
-        reader, tasks, cacheBytes: options.cacheBytes ?? 16 * MiB, signal: stop.signal,
+        reader, tasks, cacheBytes: options.cacheBytes ?? 16 * MiB, slots: new BlockSlots(MiB), signal: stop.signal,
         sleep: async (_ms, { signal }) => { await delay(2, undefined, { signal }); }, onStall: (error) => void stalls.push(error),
       });
       await use({ store, source, images, stalls, stop });
