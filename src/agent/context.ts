@@ -14,7 +14,8 @@ import type { Lineages } from './lineages.ts';
 import type { OpenedKeys } from './node-keys.ts';
 import type { TreeMemories } from './tree-memories.ts';
 import type { Operations } from './operations.ts';
-import type { RetentionRule } from './retention/policy.ts';
+import type { Holdings } from './retention/holdings.ts';
+import type { RetentionPolicy } from './retention/policy.ts';
 import type { Quota } from './retention/quota.ts';
 import type { Selector } from './retention/selector.ts';
 import type { WorkingSets } from './working-sets.ts';
@@ -36,7 +37,7 @@ export interface AgentSettings {
   readonly parallel: number;
   /** 0 for none. */
   readonly quotaBytes: number;
-  readonly retention: readonly RetentionRule[];
+  readonly retention: RetentionPolicy;
   /** Program of criu. */
   readonly criu: string;
   readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly lazyHook: string; readonly networkHook: string };
@@ -49,6 +50,7 @@ export interface AgentContext {
   readonly failpoints: Failpoints;
   readonly repository: Repository;
   readonly quota: Quota;
+  readonly holdings: Holdings;
   readonly staging: Staging;
   readonly treeThreads: TreeThreads;
   readonly toolchain: Toolchain;

@@ -55,9 +55,9 @@ async function* check(agent: AgentContext, request: api.CheckRepositoryRequest, 
     exclusive: 'check of the repository', principal: context.caller.principal, reason: '',
   }, (running) => running.step('check', (signal) => agent.repository.maintenance.check({ signal, readData: request.readData, onCheckpoint: countInto(running) })));
   yield* follow<api.CheckRepositoryEvent>(agent, operation, context.signal, (progress) => ({ type: 'progress', progress }));
-  const report = await outcome;
+  const { loose, ...report } = await outcome;
   for (const { object, code, message } of report.problems) agent.log.event('repository.problem', { object, code, message });
-  yield { type: 'report', report: { ...report, totalMs: agent.clock.monotonic() - started } };
+  yield { type: 'report', report: { ...report, loosePacks: loose.packs, looseBytes: loose.bytes, totalMs: agent.clock.monotonic() - started } };
 }
 
 async function* prune(agent: AgentContext, request: api.PruneRepositoryRequest, context: CallContext): AsyncIterable<api.PruneRepositoryEvent> {

@@ -30,7 +30,8 @@ import { recordMetrics } from './metrics.ts';
 import { openNodeKeys } from './node-keys.ts';
 import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
-import { retentionRules } from './retention/configured.ts';
+import { namespaceQuotas, retentionPolicy } from './retention/configured.ts';
+import { Holdings } from './retention/holdings.ts';
 import { Quota } from './retention/quota.ts';
 import { parseSelector } from './retention/selector.ts';
 import { CACHE_BYTES } from './restore/filling.ts';
@@ -67,7 +68,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   const keys = await openNodeKeys(config.keys, log);
   const store = await openStore(config.repository);
   stack.defer(() => store.close());
-  const repository = await openRepository({ store, keys: keys.provider, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, owner: agentIdentity(config.stateDirectory) });
+  const repository = await openRepository({ store, keys: keys.provider, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, listLagMs: config.repository.listLag, owner: agentIdentity(config.stateDirectory) });
   stack.defer(() => repository.close());
   await releaseOwn(repository);
   log.event('repository.opened', { repository: store.description });
@@ -79,8 +80,10 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   const failpoints = failpointsOf(config);
   const roots = runtimeRoots(config);
   const operations = new Operations({ parallel: config.operations.parallel, clock: systemClock, failpoints });
+  const holdings = new Holdings(repository);
   const context: AgentContext = {
-    settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, quota: new Quota(repository, systemClock, config.repository.quota), treeThreads, toolchain, operations,
+    settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, holdings, treeThreads, toolchain, operations,
+    quota: new Quota({ repository, holdings, clock: systemClock, bytes: config.repository.quota, namespaces: namespaceQuotas(config) }),
     roots,
     journal: new Journal(join(config.stateDirectory, 'journal')),
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
@@ -146,7 +149,7 @@ function settingsOf(config: Config): AgentSettings {
   return {
     nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path,
     freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
-    criu: config.criu.binary, plaintextFor: config.repository.plaintextFor.map(parseSelector), parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionRules(config),
+    criu: config.criu.binary, plaintextFor: config.repository.plaintextFor.map(parseSelector), parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionPolicy(config),
     scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), lazyHook: join(libexec, 'stasis-lazy-hook'), networkHook: join(libexec, 'stasis-network-hook') },
   };
 }

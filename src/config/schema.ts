@@ -24,6 +24,7 @@ function parsed<T>(parse: (text: string) => T, expected: string) {
 
 const scalar = v.union([v.string(), v.number()], 'expected a text or a number');
 const size = v.pipe(scalar, parsed<Bytes>(parseBytes, 'a size such as 64M or 1.5G'));
+const pause = v.pipe(scalar, parsed<Millis>(parseDuration, 'a duration such as 0s, 250ms or 2s'));
 const duration = v.pipe(scalar, parsed<Millis>(parseDuration, 'a duration such as 250ms, 30s or 2m'), v.check((ms) => ms > 0, 'must be longer than 0'));
 const text = v.string('expected a text');
 const path = v.pipe(text, v.check((value) => value.startsWith('/') && !value.includes('\0'), 'expected an absolute path'));
@@ -115,13 +116,17 @@ export const schema = v.strictObject({
     }),
     plaintextFor: key(list(v.pipe(text, v.regex(/^(-|[a-z0-9]([a-z0-9-]*[a-z0-9])?)\/[A-Za-z0-9_.+*-]+$/, 'expected NAMESPACE/NAME with the namespace written out; "-" for containers outside Kubernetes, * in names for any characters'))), [], 'Containers whose checkpoints are NOT encrypted: NAMESPACE/NAME, with * in the name for any characters; "-" is the namespace of containers outside Kubernetes. Each such checkpoint is an audit event and is shown as plaintext.'),
     quota: key(size, '0', 'Bytes that the repository may have in all; a checkpoint that may not fit is refused before its container is frozen. 0: no limit.'),
+    namespaceQuotas: key(list(text), [], 'Bytes that the checkpoints of a namespace may need in all: shop=10G, with * for any characters; the first one that fits counts, for each namespace by itself.'),
     grace: key(duration, '12h', 'How long a writer, reader or prune must have been silent before another one gives it up for dead. Longer than any checkpoint takes.'),
+    listLag: key(pause, '0s', 'How far the lists of the store may lag behind its objects; whoever deletes waits for it. 0s for directories and stores whose lists are consistent, as S3 is.'),
   }),
   retention: group({
     last: key(integer(0, 1_000_000), 0, 'So many checkpoints of each lineage stay; older ones are deleted after each checkpoint. 0: all.'),
     age: key(text, '', 'Checkpoints older than this are deleted (48h), but never the newest of a lineage; empty: none.'),
-    bytes: key(size, '0', 'Stored bytes of all checkpoints; the oldest are deleted, but never the newest of a lineage. 0: no limit.'),
-    rules: key(list(text), [], 'Limits for some containers, before those above: SELECTOR:last=3:age=24h:bytes=10G. A selector is NAME or NAMESPACE/NAME with * for any characters; the first one that fits counts.'),
+    lineageBytes: key(size, '0', 'Bytes that the checkpoints of a lineage need; the oldest are deleted, but never the newest. 0: no limit.'),
+    bytes: key(size, '0', 'Bytes that all checkpoints need; the oldest are deleted, but never the newest of a lineage. 0: no limit.'),
+    rules: key(list(text), [], 'Limits for some containers, instead of those above: SELECTOR:last=3:age=24h:lineage-bytes=1G:bytes=10G. A selector is NAME or NAMESPACE/NAME with * for any characters; the first one that fits counts.'),
+    namespaces: key(list(text), [], 'Limits of whole namespaces, beside those above: NAMESPACE:last=100:age=720h:bytes=50G, with * for any characters; the first one that fits counts, for each namespace by itself.'),
   }),
   keys: group({
     provider: key(choice(['file', 'directory', 'exec']), 'file', "Where this node's private keys are: in keys.file, in the folder keys.directory, or behind keys.command (docs/KEYS.md)."),

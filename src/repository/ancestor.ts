@@ -4,6 +4,7 @@ import type { CheckpointId } from '../core/ids.ts';
 import type { Sodium } from './crypto/port.ts';
 import type { SegmentList } from './format/segments.ts';
 import { ZERO } from './format/segments.ts';
+import { wearMissing } from './intact.ts';
 import type { OpenManifest } from './manifests.ts';
 import { MAX_RECORD_BYTES, PAGES_BLOB, readRecords } from './page-records.ts';
 import type { PageRecord } from './page-records.ts';
@@ -37,7 +38,7 @@ export class Ancestor {
   }
 
   static async open(manifest: OpenManifest, places: ChunkPlaces, from: { store: Store; pool: StagePool; sodium: Sodium; signal: AbortSignal | undefined }): Promise<Ancestor> {
-    const numbers = places.know(manifest.tables, wornChunks(manifest.tables));
+    const numbers = places.know(manifest.tables, await wearMissing(manifest.tables, wornChunks(manifest.tables), from.store, from));
     return new Ancestor(manifest, numbers, await readPages(manifest, numbers, from));
   }
 

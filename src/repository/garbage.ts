@@ -32,12 +32,14 @@ export class Garbage {
     if (!(await this.#manifests.exists(id, { signal }))) {
       throw new StasisError('CHECKPOINT_NOT_FOUND', `there is no checkpoint ${id} in ${this.#store.description}`, { hint: 'stasis list shows what is there' });
     }
-    if ((await this.#store.head(pinName(id), { signal })) !== undefined) throw new StasisError('CHECKPOINT_IN_USE', `checkpoint ${id} is pinned`, { hint: `take the pin away first: stasis unpin ${id}` });
+    await this.#requireUnpinned(id, { signal });
     const lineage = await this.#lineageOf(id, { signal });
     // Damaged beyond its first bytes: nothing else can be found through it.
     if (lineage === undefined) return this.#store.delete(manifestName(id), { signal });
     await this.#sweeper.exclusive(lineage, { signal }, async (turn) => {
       const packs = await this.#packsOf(id, lineage, { signal });
+      // Pins are set by whoever is alone in the lineage, so none comes between this and the end of the manifest.
+      await this.#requireUnpinned(id, { signal });
       await turn.requireHeld({ signal });
       await this.#store.delete(manifestName(id), { signal });
       await turn.sweep(packs, { own: id, signal });
@@ -53,12 +55,19 @@ export class Garbage {
     const marked = (await this.#marks.list(undefined, { signal })).find(({ holder, kind }) => kind === 'write' && holder === id)?.lineage;
     const lineage = marked ?? (await this.lineageOfPacks(packs, { signal }));
     if (lineage === undefined) return;
+    await this.#marks.giveUp(lineage, id, { signal });
     await this.#sweeper.exclusive(lineage, { signal }, (turn) => turn.sweep(packs, { own: id, signal }));
     await this.#marks.remove(markName(lineage, id, 'write'), { signal });
   }
 
+  async #requireUnpinned(id: CheckpointId, { signal }: Options): Promise<void> {
+    if ((await this.#store.head(pinName(id), { signal })) === undefined) return;
+    throw new StasisError('CHECKPOINT_IN_USE', `checkpoint ${id} is pinned`, { hint: `take the pin away first: stasis unpin ${id}` });
+  }
+
   /** After a writer's manifest was written, or may have been, and must not stay. */
   async takeBack(id: CheckpointId, lineage: LineageId, { signal }: Options): Promise<void> {
+    await this.#marks.giveUp(lineage, id, { signal });
     await this.#sweeper.exclusive(lineage, { signal }, async (turn) => {
       await turn.requireHeld({ signal });
       await this.#store.delete(manifestName(id), { signal });

@@ -1,14 +1,18 @@
 /** Care for the repository as a whole: prune, figures, a check of everything, pins, and holding what is being read. */
-import { asStasisError, isStasisError, StasisError } from '../core/errors.ts';
+import { isStasisError, StasisError } from '../core/errors.ts';
 import type { CheckpointId } from '../core/ids.ts';
+import { ordered } from '../core/ordered.ts';
+import { checkRepository } from './check.ts';
+import type { CheckOptions } from './check.ts';
 import { packObject } from './format/body.ts';
 import { LINEAGES, MANIFESTS, manifestName, markName, PACKS, pinName, PINS, WRITERS } from './format/names.ts';
 import type { LineageCache } from './manifests.ts';
 import { readPins, writePin } from './pins.ts';
-import { prune, survey } from './prune.ts';
+import { Packs } from './packs.ts';
+import { prune } from './prune.ts';
 import type { PruneParts } from './prune.ts';
-import { isAboutObject } from './sweeper.ts';
-import type { CheckReport, Maintenance, Pin, PruneReport, RepositoryStats, VerifyReport } from './types.ts';
+import { isAboutObject, isOwn, markHolder } from './sweeper.ts';
+import type { CheckReport, Footprint, Maintenance, Pin, PruneReport, RepositoryStats, VerifyReport } from './types.ts';
 
 interface Options {
   readonly signal: AbortSignal | undefined;
@@ -16,14 +20,13 @@ interface Options {
 
 type Verify = (id: CheckpointId, options: Options) => Promise<VerifyReport>;
 
-const OWNER_DIGITS = 12;
+/** Manifests that are open at the same time: each may be of 64 MiB. */
+const PARALLEL = 4;
 
 export class StoreMaintenance implements Maintenance {
   readonly #parts: PruneParts;
   readonly #owner: CheckpointId;
   readonly #verify: Verify;
-  /** Each reader has a mark of its own: the owner's first digits, then this number. */
-  #readers = 0;
 
   constructor(parts: PruneParts, owner: CheckpointId, verify: Verify) {
     this.#parts = parts;
@@ -35,6 +38,27 @@ export class StoreMaintenance implements Maintenance {
     return prune(this.#parts, options);
   }
 
+  async *footprints({ signal, known, onProblem }: Options & { known: (id: CheckpointId) => boolean; onProblem: (object: string, error: Error) => void }): AsyncIterable<{ id: CheckpointId; footprint: Footprint | undefined }> {
+    const { manifests } = this.#parts;
+    const cache: LineageCache = new Map();
+    const open = async (id: CheckpointId): Promise<{ id: CheckpointId; footprint: Footprint | undefined } | undefined> => {
+      if (known(id)) return { id, footprint: undefined };
+      try {
+        const { summary, tables } = await manifests.open(id, { signal, cache });
+        return { id, footprint: { summary, packs: tables.packs.map((pack) => ({ name: packObject(pack), size: pack.size })) } };
+      } catch (error) {
+        if (!isStasisError(error) || !isAboutObject(error)) throw error;
+        if (error.code !== 'CHECKPOINT_NOT_FOUND') onProblem(manifestName(id), error);
+        return undefined;
+      }
+    };
+    for await (const one of ordered(manifests.ids({ signal, onProblem }), PARALLEL, open)) if (one !== undefined) yield one;
+  }
+
+  reserved(options: Options): Promise<ReadonlyMap<CheckpointId, number>> {
+    return this.#parts.marks.reserved(options);
+  }
+
   async usedBytes({ signal }: Options): Promise<number> {
     let bytes = 0;
     for (const prefix of [PACKS, LINEAGES, WRITERS, PINS, MANIFESTS]) for await (const { size } of this.#parts.store.list(prefix, { signal })) bytes += size;
@@ -42,11 +66,10 @@ export class StoreMaintenance implements Maintenance {
   }
 
   async stats({ signal }: Options): Promise<RepositoryStats> {
-    const { store, manifests } = this.#parts;
-    const { suspects, strangers } = await survey(this.#parts, { signal });
-    const loose = [...suspects.values()].flatMap(({ orphans }) => orphans).concat(strangers);
-    const totals = new Map<string, { count: number; bytes: number }>();
-    for (const prefix of [PACKS, LINEAGES, WRITERS, PINS, MANIFESTS]) {
+    const { store } = this.#parts;
+    const packs = await Packs.list(store, { signal });
+    const totals = new Map<string, { count: number; bytes: number }>([[PACKS, { count: packs.count, bytes: packs.bytes }]]);
+    for (const prefix of [LINEAGES, WRITERS, PINS, MANIFESTS]) {
       const total = { count: 0, bytes: 0 };
       for await (const { size } of store.list(prefix, { signal })) {
         total.count += 1;
@@ -55,72 +78,25 @@ export class StoreMaintenance implements Maintenance {
       totals.set(prefix, total);
     }
     const saved = { raw: 0, zero: 0, reused: 0, stored: 0 };
-    const cache: LineageCache = new Map();
     let unreadable = 0;
-    for await (const id of manifests.ids({ signal })) {
-      try {
-        const { bytes } = await manifests.summary(id, { signal, cache });
-        for (const name of ['raw', 'zero', 'reused', 'stored'] as const) saved[name] += bytes[name];
-      } catch (error) {
-        if (!isAboutObject(error)) throw error;
-        unreadable += 1;
-      }
+    const onProblem = (object: string): void => {
+      unreadable += 1;
+      packs.keepOf(object.slice(MANIFESTS.length) as CheckpointId);
+    };
+    for await (const { footprint } of this.footprints({ signal, known: () => false, onProblem })) {
+      if (footprint === undefined) continue;
+      for (const name of ['raw', 'zero', 'reused', 'stored'] as const) saved[name] += footprint.summary.bytes[name];
+      for (const { name } of footprint.packs) packs.use(name);
     }
     const of = (prefix: string): { count: number; bytes: number } => totals.get(prefix) ?? { count: 0, bytes: 0 };
     return {
-      checkpoints: of(MANIFESTS).count, lineages: of(LINEAGES).count, pins: of(PINS).count, packs: of(PACKS).count,
-      bytes: [...totals.values()].reduce((sum, { bytes }) => sum + bytes, 0), packBytes: of(PACKS).bytes,
-      loose: { packs: loose.length, bytes: loose.reduce((sum, { size }) => sum + size, 0) }, saved, unreadable,
+      checkpoints: of(MANIFESTS).count, lineages: of(LINEAGES).count, pins: of(PINS).count, packs: packs.count,
+      bytes: [...totals.values()].reduce((sum, { bytes }) => sum + bytes, 0), packBytes: packs.bytes, loose: packs.loose(), saved, unreadable,
     };
   }
 
-  async check({ signal, readData, onCheckpoint }: Options & { readData: boolean; onCheckpoint?: (done: number, total: number) => void }): Promise<CheckReport> {
-    const problems: CheckReport['problems'][number][] = [];
-    const note = (object: string, error: unknown): void => {
-      const { code, message, details } = asStasisError(error, object);
-      problems.push({ object: String(details['object'] ?? object), code, message });
-    };
-    const ids = await Array.fromAsync(this.#parts.manifests.ids({ signal, onProblem: note }));
-    let [sealed, objects, bytes] = [0, 0, 0];
-    for (const [i, id] of ids.entries()) {
-      signal?.throwIfAborted();
-      try {
-        const seen = readData ? await this.#verify(id, { signal }) : await this.#structure(id, { signal });
-        // Its own checkpoint may be for the eyes of others only.
-        if (seen.problems.length > 0 && seen.problems.every(({ code }) => code === 'KEY_WRONG')) sealed += 1;
-        else problems.push(...seen.problems);
-        objects += seen.objects;
-        bytes += seen.bytes;
-      } catch (error) {
-        if (!isAboutObject(error)) throw error;
-        // Deleted meanwhile.
-        if (!isStasisError(error, 'CHECKPOINT_NOT_FOUND')) note(manifestName(id), error);
-      }
-      onCheckpoint?.(i + 1, ids.length);
-    }
-    return { checkpoints: ids.length, sealed, objects, bytes, problems };
-  }
-
-  async #structure(id: CheckpointId, { signal }: Options): Promise<Pick<VerifyReport, 'objects' | 'bytes' | 'problems'>> {
-    const { manifests, store } = this.#parts;
-    const problems: VerifyReport['problems'][number][] = [];
-    let packs;
-    try {
-      ({ tables: { packs } } = await manifests.open(id, { signal }));
-    } catch (error) {
-      if (!isAboutObject(error) || isStasisError(error, 'CHECKPOINT_NOT_FOUND')) throw error;
-      const { code, message, details } = asStasisError(error, id);
-      return { objects: 1, bytes: 0, problems: [{ object: String(details['object'] ?? manifestName(id)), code, message }] };
-    }
-    let bytes = 0;
-    for (const pack of packs) {
-      const object = packObject(pack);
-      const info = await store.head(object, { signal });
-      if (info === undefined) problems.push({ object, code: 'OBJECT_MISSING', message: `${object} is not in the store` });
-      else if (info.size !== pack.size) problems.push({ object, code: 'OBJECT_CORRUPT', message: `${object} has ${info.size} bytes instead of ${pack.size}` });
-      bytes += info?.size ?? 0;
-    }
-    return { objects: packs.length + 2, bytes, problems };
+  check(options: CheckOptions): Promise<CheckReport> {
+    return checkRepository(this.#parts, this.#verify, options);
   }
 
   /** The mark first, then a look at the manifest: who deletes it sees the mark, or this does not see the manifest. */
@@ -129,15 +105,15 @@ export class StoreMaintenance implements Maintenance {
     const lineage = await manifests.lineageOf(id, { signal }).catch((error: unknown) => {
       throw isStasisError(error, 'OBJECT_MISSING') ? this.#missing(id) : error;
     });
-    const holder = `${this.#owner.slice(0, OWNER_DIGITS)}${(this.#readers++).toString(16).padStart(20 - OWNER_DIGITS, '0')}` as CheckpointId;
+    const holder = markHolder(this.#owner);
     // One that stays only keeps garbage, until the next start or prune.
     const release = (): Promise<void> => marks.remove(markName(lineage, holder, 'read'), { signal: undefined }).catch(() => undefined);
     try {
       await marks.set(lineage, holder, 'read', { signal });
       await this.#requireCheckpoint(id, { signal });
     } catch (error) {
-      // A volume that is mounted read-only can be read all the same.
-      if (!isStasisError(error, 'STORE_READ_ONLY')) {
+      // A volume that is mounted read-only, or a bucket of which we may only read, can be read all the same.
+      if (!isStasisError(error, 'STORE_READ_ONLY') && !isStasisError(error, 'PERMISSION_DENIED')) {
         await release();
         throw error;
       }
@@ -147,7 +123,13 @@ export class StoreMaintenance implements Maintenance {
 
   async pin(pin: Pin, { signal }: Options): Promise<void> {
     await this.#requireCheckpoint(pin.checkpoint, { signal });
-    await writePin(this.#parts.store, pin, { signal });
+    const lineage = await this.#parts.manifests.lineageOf(pin.checkpoint, { signal });
+    // Alone, as whoever deletes it has to be: so either it is pinned or it is gone.
+    await this.#parts.sweeper.exclusive(lineage, { signal }, async (turn) => {
+      await this.#requireCheckpoint(pin.checkpoint, { signal });
+      await turn.requireHeld({ signal });
+      await writePin(this.#parts.store, pin, { signal });
+    });
   }
 
   async unpin(id: CheckpointId, { signal }: Options): Promise<void> {
@@ -161,7 +143,7 @@ export class StoreMaintenance implements Maintenance {
   async releaseOwn({ signal }: Options): Promise<void> {
     const { marks } = this.#parts;
     for (const { name, kind, holder } of await marks.list(undefined, { signal })) {
-      if (kind !== 'write' && holder.startsWith(this.#owner.slice(0, OWNER_DIGITS))) await marks.remove(name, { signal });
+      if (kind !== 'write' && isOwn(holder, this.#owner)) await marks.remove(name, { signal });
     }
   }
 

@@ -25,6 +25,9 @@ interface Options {
   readonly signal: AbortSignal | undefined;
 }
 
+/** How many checkpoints' lineages are remembered. */
+const REMEMBERED = 100_000;
+
 export interface OpenManifest {
   readonly summary: CheckpointSummary;
   readonly cipher: CipherId;
@@ -52,6 +55,8 @@ export class Manifests {
   readonly #sodium: Sodium;
   readonly #trust: Trust;
   readonly #lineages: Lineages;
+  /** What manifests say of their lineage; that never changes. */
+  readonly #lineageOf = new Map<CheckpointId, LineageId>();
 
   constructor(store: Store, provider: KeyProvider, sodium: Sodium, trust: Trust, lineages: Lineages) {
     this.#store = store;
@@ -97,11 +102,16 @@ export class Manifests {
     return summaryOf(header, decodeSummary(body, manifestName(id)));
   }
 
-  /** The lineage that a manifest claims; nothing else of it is looked at. */
+  /** The lineage that a manifest claims; nothing else of it is looked at. One that is gone by now may still be remembered. */
   async lineageOf(id: CheckpointId, { signal }: Options): Promise<LineageId> {
+    const known = this.#lineageOf.get(id);
+    if (known !== undefined) return known;
     const object = manifestName(id);
     const bytes = await this.#store.get(object, { offset: 0, length: MANIFEST_HEADER_BYTES }, { signal });
-    return manifestLineage(asBuffer(bytes), object);
+    const lineage = manifestLineage(asBuffer(bytes), object);
+    if (this.#lineageOf.size >= REMEMBERED) this.#lineageOf.clear();
+    this.#lineageOf.set(id, lineage);
+    return lineage;
   }
 
   async exists(id: CheckpointId, { signal }: Options): Promise<boolean> {

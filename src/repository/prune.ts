@@ -2,8 +2,9 @@
  * Prune: finds what crashed, paused and forgotten agents left, and removes it when that is safe. A first prune fences those
  * that seem dead, a later one, `grace` after it, removes what they left: so nothing orphaned survives two prunes.
  */
-import type { CheckpointId, LineageId } from '../core/ids.ts';
 import { isStasisError } from '../core/errors.ts';
+import type { CheckpointId, LineageId } from '../core/ids.ts';
+import { ordered } from '../core/ordered.ts';
 import { packObject } from './format/body.ts';
 import { checkpointOfPack, lineageName, LINEAGES, manifestName, PACKS, packsOf, pinName } from './format/names.ts';
 import type { Garbage } from './garbage.ts';
@@ -30,6 +31,8 @@ export interface PruneParts {
 
 /** A fence without a mark is kept for this many graces: a writer that slept longer would not be recognised by it. */
 const FENCE_GRACES = 10;
+/** Manifests that are looked at at the same time. */
+const PARALLEL = 16;
 
 /** What a lineage has that may have to go. */
 interface Suspect {
@@ -42,21 +45,36 @@ export interface Survey {
   readonly suspects: ReadonlyMap<LineageId, Suspect>;
   /** Packs that do not even tell their lineage. */
   readonly strangers: readonly ObjectInfo[];
-  readonly complete: ReadonlySet<CheckpointId>;
 }
 
-/** Packs first, then marks, then manifests: the order of a writer. What is seen first without what comes later is an orphan. */
-export async function survey({ store, marks, manifests, garbage }: PruneParts, { signal }: Options): Promise<Survey> {
-  const packs = Map.groupBy(await Array.fromAsync(store.list(PACKS, { signal })), ({ name }) => checkpointOfPack(name));
-  const keys = new Set((await Array.fromAsync(store.list(LINEAGES, { signal }))).map(({ name }) => name));
-  const allMarks = await marks.list(undefined, { signal });
-  const complete = new Set<CheckpointId>();
+/**
+ * What may have to go. Held in memory: the names of checkpoints, and what seems loose. A pack whose writer is seen with neither
+ * mark nor manifest, looked for in the order in which writers make them, is an orphan; who removes it looks again.
+ */
+export async function survey(parts: PruneParts, { signal }: Options): Promise<Survey> {
+  const { store, marks, manifests } = parts;
   const living = new Set<string>();
-  for await (const id of manifests.ids({ signal })) {
-    complete.add(id);
-    const lineage = await ofManifest(manifests, id, { signal });
+  const before = new Set<CheckpointId>();
+  const about = (id: CheckpointId): Promise<readonly [CheckpointId, LineageId | undefined]> => ofManifest(manifests, id, { signal }).then((lineage) => [id, lineage]);
+  for await (const [id, lineage] of ordered(manifests.ids({ signal }), PARALLEL, about)) {
+    before.add(id);
     if (lineage !== undefined) living.add(lineageName(lineage));
   }
+  const keys: string[] = [];
+  for await (const { name } of store.list(LINEAGES, { signal })) if (!living.has(name) && /^lineages\/[0-9a-f]{32}$/.test(name)) keys.push(name);
+  const loose = new Map<CheckpointId, ObjectInfo[]>();
+  for await (const pack of store.list(PACKS, { signal })) {
+    const checkpoint = checkpointOfPack(pack.name);
+    if (checkpoint === undefined || before.has(checkpoint)) continue;
+    const group = loose.get(checkpoint);
+    if (group === undefined) loose.set(checkpoint, [pack]);
+    else group.push(pack);
+  }
+  const allMarks = await marks.list(undefined, { signal });
+  return bySuspect(parts, { keys, loose, allMarks }, { signal });
+}
+
+async function bySuspect({ manifests, garbage }: PruneParts, { keys, loose, allMarks }: { keys: readonly string[]; loose: ReadonlyMap<CheckpointId, ObjectInfo[]>; allMarks: readonly Mark[] }, { signal }: Options): Promise<Survey> {
   const suspects = new Map<LineageId, Suspect>();
   const of = (lineage: LineageId): Suspect => {
     const suspect = suspects.get(lineage) ?? { orphans: [], marks: [] };
@@ -64,15 +82,19 @@ export async function survey({ store, marks, manifests, garbage }: PruneParts, {
     return suspect;
   };
   const strangers: ObjectInfo[] = [];
-  for (const mark of allMarks) of(mark.lineage).marks.push(mark);
-  for (const [checkpoint, group] of packs) {
-    if (checkpoint === undefined || complete.has(checkpoint)) continue;
-    const lineage = allMarks.find(({ holder, kind }) => kind === 'write' && holder === checkpoint)?.lineage ?? (await garbage.lineageOfPacks(group.map(({ name }) => name), { signal }));
+  const writers = new Map<CheckpointId, LineageId>();
+  for (const mark of allMarks) {
+    of(mark.lineage).marks.push(mark);
+    if (mark.kind === 'write') writers.set(mark.holder, mark.lineage);
+  }
+  for (const [checkpoint, group] of loose) {
+    if (await manifests.exists(checkpoint, { signal })) continue;
+    const lineage = writers.get(checkpoint) ?? (await garbage.lineageOfPacks(group.map(({ name }) => name), { signal }));
     if (lineage === undefined) strangers.push(...group);
     else of(lineage).orphans.push(...group);
   }
-  for (const key of keys) if (!living.has(key) && /^lineages\/[0-9a-f]{32}$/.test(key)) of(key.slice(LINEAGES.length) as LineageId);
-  return { suspects, strangers, complete };
+  for (const key of keys) of(key.slice(LINEAGES.length) as LineageId);
+  return { suspects, strangers };
 }
 
 async function ofManifest(manifests: Manifests, id: CheckpointId, options: Options): Promise<LineageId | undefined> {
@@ -85,10 +107,9 @@ async function ofManifest(manifests: Manifests, id: CheckpointId, options: Optio
 }
 
 export async function prune(parts: PruneParts, { signal, dryRun, onLineage }: Options & { dryRun: boolean; onLineage?: (done: number, total: number) => void }): Promise<PruneReport> {
-  // Before the manifests are listed: a pin comes after its manifest.
-  const pins = await readPins(parts.store, { signal });
-  const { suspects, strangers, complete } = await survey(parts, { signal });
-  if (!dryRun) for (const { checkpoint } of pins) if (!complete.has(checkpoint)) await parts.store.delete(pinName(checkpoint), { signal });
+  const { suspects, strangers } = await survey(parts, { signal });
+  // A pin is set while its manifest is there, and no manifest comes back.
+  if (!dryRun) for (const { checkpoint } of await readPins(parts.store, { signal })) if (!(await parts.manifests.exists(checkpoint, { signal }))) await parts.store.delete(pinName(checkpoint), { signal });
   const report = { packs: 0, bytes: 0, keys: 0, fenced: 0, marks: 0, manifests: 0, kept: [] as PruneReport['kept'][number][] };
   let done = 0;
   for (const [lineage, suspect] of suspects) {
@@ -164,12 +185,8 @@ class LineagePrune {
 
   /** A manifest beside a fence: written before the fence, or by a writer that woke up too late and died before it took it back. */
   async #late(turn: SweeperTurn, { name, holder }: Mark, { signal }: Options): Promise<void> {
-    if (await this.#isWhole(holder, { signal })) {
-      // The mark first: a fence without it still stops a writer that is about to wake up.
-      await this.#parts.marks.remove(name, { signal });
-      await this.#parts.marks.unfence(name, { signal });
-      return;
-    }
+    // The fence stays all the same: a sweeper that took the packs for garbage may be asleep, and no writer builds on a fenced one.
+    if (!(await this.#parts.marks.isGivenUp(name, { signal })) && (await this.#isWhole(holder, { signal }))) return;
     await turn.requireHeld({ signal });
     await this.#parts.store.delete(manifestName(holder), { signal });
     this.#report.manifests += 1;

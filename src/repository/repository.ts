@@ -4,11 +4,13 @@ import { createHash, randomBytes } from 'node:crypto';
 import { isStasisError, StasisError } from '../core/errors.ts';
 import type { CheckpointId, LineageId } from '../core/ids.ts';
 import { newLineageId } from '../core/ids.ts';
+import { ordered } from '../core/ordered.ts';
 import { MiB } from '../core/units.ts';
 import { loadSodium } from './crypto/sodium.ts';
 import type { SodiumChoice } from './crypto/sodium.ts';
 import type { Sodium } from './crypto/port.ts';
 import { cipherByName } from './format/algorithms.ts';
+import { markName } from './format/names.ts';
 import { Garbage } from './garbage.ts';
 import { StoreKeyring } from './keyring.ts';
 import type { KeyProvider } from './keys/port.ts';
@@ -23,7 +25,7 @@ import { ChunkPlaces } from './places.ts';
 import { Reader } from './reader.ts';
 import { StagePool } from './stage/pool.ts';
 import type { Store } from './store/store.ts';
-import { Sweeper } from './sweeper.ts';
+import { isAboutObject, Sweeper } from './sweeper.ts';
 import { hex, Trust } from './trust.ts';
 import type { CheckpointReader, CheckpointSummary, CheckpointWriter, Keyring, Maintenance, Repository, VerifyReport } from './types.ts';
 import { verifyCheckpoint } from './verify.ts';
@@ -43,6 +45,8 @@ export interface RepositoryOptions {
   readonly owner?: string;
   /** How long a writer, reader or sweeper must have been silent before prune gives it up for dead; 12 hours unless told. */
   readonly graceMs?: number;
+  /** How far the lists of the store may lag behind its objects; 0 unless told. Whoever removes waits for it. */
+  readonly listLagMs?: number;
   /** For tests and for machines without the addon. */
   readonly sodium?: SodiumChoice;
 }
@@ -53,9 +57,9 @@ interface Options {
 
 /** Four packs of 16 MiB and the scratch of two workers. More did not make two workers faster (measured). */
 const DEFAULT_MEMORY_BYTES = 64 * MiB;
-/** How many checkpoints' lineages are remembered; they never change. */
-const REMEMBERED = 10_000;
 const DEFAULT_GRACE_MS = 12 * 3_600_000;
+/** Manifests that are read at the same time for a list: each may be of 64 MiB. */
+const LISTED_AT_ONCE = 4;
 
 /** Starts the stage workers, so that the first checkpoint does not wait for them. */
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
@@ -78,9 +82,8 @@ class StoreRepository implements Repository {
   readonly #garbage: Garbage;
   readonly maintenance: Maintenance;
   readonly keyring: Keyring;
-  readonly #lineageOf = new Map<CheckpointId, LineageId>();
 
-  constructor({ store, keys, clock, trustedSigners = [], owner = randomBytes(16).toString('hex'), graceMs = DEFAULT_GRACE_MS }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
+  constructor({ store, keys, clock, trustedSigners = [], owner = randomBytes(16).toString('hex'), graceMs = DEFAULT_GRACE_MS, listLagMs = 0 }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
     const trust = new Trust(sodium, keys, trustedSigners);
     this.#store = store;
     this.#keys = keys;
@@ -91,19 +94,19 @@ class StoreRepository implements Repository {
     this.#manifests = new Manifests(store, keys, sodium, trust, this.#lineages);
     this.#marks = new Marks(store);
     const ownerId = createHash('sha256').update(owner).digest('hex').slice(0, 20) as CheckpointId;
-    const sweeper = new Sweeper({ store, manifests: this.#manifests, marks: this.#marks, clock, owner: ownerId, graceMs });
+    const sweeper = new Sweeper({ store, manifests: this.#manifests, marks: this.#marks, clock, owner: ownerId, graceMs, listLagMs });
     this.#garbage = new Garbage(store, this.#manifests, this.#marks, sweeper);
     const parts = { store, manifests: this.#manifests, marks: this.#marks, sweeper, garbage: this.#garbage, graceMs };
     this.keyring = new StoreKeyring(store, keys, this.#lineages, this.#manifests, sweeper);
     this.maintenance = new StoreMaintenance(parts, ownerId, (id, options) => this.verify(id, options));
   }
 
-  async begin({ id, lineage, cipher = 'xchacha20-poly1305' }: { id: CheckpointId; lineage: LineageId | undefined; cipher?: string }, { signal }: Options): Promise<CheckpointWriter> {
+  async begin({ id, lineage, cipher = 'xchacha20-poly1305', reservedBytes = 0 }: { id: CheckpointId; lineage: LineageId | undefined; cipher?: string; reservedBytes?: number }, { signal }: Options): Promise<CheckpointWriter> {
     const cipherId = cipherByName(cipher);
     if (await this.#manifests.exists(id, { signal })) throw new StasisError('CHECKPOINT_IN_USE', `checkpoint ${id} is there already`, { hint: 'every checkpoint needs an id of its own' });
     const wanted = lineage ?? newLineageId();
     // Before anything is read or written: whoever deletes sees either this mark or the manifest that ends it.
-    const mark = await this.#marks.set(wanted, id, 'write', { signal });
+    const mark = await this.#marks.set(wanted, id, 'write', { signal, reservedBytes });
     const common = { id, mark, cipher: cipherId, store: this.#store, manifests: this.#manifests, marks: this.#marks, garbage: this.#garbage, pool: this.#pool, clock: this.#clock };
     const places = new ChunkPlaces(this.#pool.indexes.take());
     try {
@@ -122,27 +125,31 @@ class StoreRepository implements Repository {
 
   async *list({ signal, onProblem }: Options & { onProblem?: (object: string, error: Error) => void }): AsyncIterable<CheckpointSummary> {
     const cache: LineageCache = new Map();
-    for await (const id of this.#manifests.ids({ signal, onProblem })) {
-      let summary: CheckpointSummary;
+    const summary = async (id: CheckpointId): Promise<CheckpointSummary | undefined> => {
       try {
-        summary = await this.#manifests.summary(id, { signal, cache });
+        return await this.#manifests.summary(id, { signal, cache });
       } catch (error) {
         // Deleted meanwhile: then it is simply not in the list.
-        if (isStasisError(error, 'CHECKPOINT_NOT_FOUND')) continue;
+        if (isStasisError(error, 'CHECKPOINT_NOT_FOUND')) return undefined;
         if (!isStasisError(error) || isAway(error)) throw error;
         onProblem?.(`manifests/${id}`, error);
-        continue;
+        return undefined;
       }
-      yield summary;
-    }
+    };
+    for await (const one of ordered(this.#manifests.ids({ signal, onProblem }), LISTED_AT_ONCE, summary)) if (one !== undefined) yield one;
   }
 
   async open(id: CheckpointId, { signal }: Options): Promise<CheckpointReader> {
     return new Reader(await this.#manifests.open(id, { signal }), this.#store, this.#pool, this.#sodium);
   }
 
-  verify(id: CheckpointId, options: Options & { onBytes?: (count: number, total: number) => void }): Promise<VerifyReport> {
-    return verifyCheckpoint(id, this.#store, this.#manifests, this.#pool, options);
+  async verify(id: CheckpointId, options: Options & { onBytes?: (count: number, total: number) => void }): Promise<VerifyReport> {
+    // What is damaged at its first bytes cannot be held, and there is nothing to lose.
+    await using _held = await this.maintenance.hold(id, options).catch((error: unknown) => {
+      if (isStasisError(error, 'CHECKPOINT_NOT_FOUND') || !isAboutObject(error)) throw error;
+      return undefined;
+    });
+    return await verifyCheckpoint(id, this.#store, this.#manifests, this.#pool, options);
   }
 
   delete(id: CheckpointId, options: Options): Promise<void> {
@@ -189,7 +196,9 @@ class StoreRepository implements Repository {
     let alive = false;
     for (const id of ids.reverse()) {
       try {
-        if ((await this.#lineage(id, { signal })) !== lineage) continue;
+        if ((await this.#manifests.lineageOf(id, { signal })) !== lineage) continue;
+        // It came too late, or may have: its packs and its key may be on their way out, so nobody builds on it.
+        if (await this.#marks.isFenced(markName(lineage, id, 'write'), { signal })) continue;
         return await this.#manifests.open(id, { signal });
       } catch (error) {
         if (!isStasisError(error) || isAway(error)) throw error;
@@ -198,15 +207,6 @@ class StoreRepository implements Repository {
     }
     if (alive) return undefined;
     throw new StasisError('KEY_MISSING', `lineage ${lineage} has no checkpoints any more`, { hint: 'it ended with its last checkpoint; begin a new one' });
-  }
-
-  async #lineage(id: CheckpointId, { signal }: Options): Promise<LineageId> {
-    const known = this.#lineageOf.get(id);
-    if (known !== undefined) return known;
-    const lineage = await this.#manifests.lineageOf(id, { signal });
-    if (this.#lineageOf.size >= REMEMBERED) this.#lineageOf.clear();
-    this.#lineageOf.set(id, lineage);
-    return lineage;
   }
 }
 

@@ -2,10 +2,11 @@
  * Removing in a lineage. One sweeper at a time, since nobody can tell what a lineage needs while somebody else takes manifests
  * out of it; and only while nobody writes or reads there. The order of the steps is the argument: docs/FORMAT.md, "Marks".
  */
-import { randomInt } from 'node:crypto';
+import { randomBytes, randomInt } from 'node:crypto';
 import type { Clock } from '../core/clock.ts';
 import { isStasisError, StasisError } from '../core/errors.ts';
 import type { CheckpointId, LineageId } from '../core/ids.ts';
+import { ordered } from '../core/ordered.ts';
 import { packObject } from './format/body.ts';
 import { lineageName, markName } from './format/names.ts';
 import type { LineageCache, Manifests } from './manifests.ts';
@@ -25,10 +26,16 @@ export interface SweeperOptions {
   readonly owner: CheckpointId;
   /** How long a mark, and then its fence, must have been there before its holder counts as dead. */
   readonly graceMs: number;
+  /** How far the store's lists may lag behind; 0 where they do not. */
+  readonly listLagMs: number;
 }
 
-/** Packs that the checkpoints of a lineage name, and how many there are; `unknown` when not all could be read. */
-type References = { readonly packs: ReadonlySet<string>; readonly checkpoints: number } | 'unknown';
+/** Packs that the checkpoints of a lineage name, and which checkpoints were looked at; `unknown` when not all could be read. */
+interface References {
+  readonly packs: Set<string>;
+  readonly seen: Set<CheckpointId>;
+  checkpoints: number;
+}
 
 export interface Swept {
   /** Objects that were removed. */
@@ -38,6 +45,20 @@ export interface Swept {
 }
 
 const ATTEMPTS = 20;
+/** Manifests that are looked at, and packs that are deleted, at the same time. */
+const PARALLEL = 8;
+/** Of the names of marks, as much tells the owner; the rest is drawn anew for each, so that a late request for one never meets the next. */
+const OWNER_DIGITS = 12;
+const DRAWN_BYTES = 4;
+
+/** The holder of a mark that a sweeper or reader sets. */
+export function markHolder(owner: CheckpointId): CheckpointId {
+  return `${owner.slice(0, OWNER_DIGITS)}${randomBytes(DRAWN_BYTES).toString('hex')}` as CheckpointId;
+}
+
+export function isOwn(holder: CheckpointId, owner: CheckpointId): boolean {
+  return holder.startsWith(owner.slice(0, OWNER_DIGITS));
+}
 
 export class Sweeper {
   readonly #options: SweeperOptions;
@@ -64,22 +85,24 @@ export class Sweeper {
 
   async #alone<T>(lineage: LineageId, signal: AbortSignal | undefined, first: ((turn: SweeperTurn) => Promise<void>) | undefined, body: (turn: SweeperTurn) => Promise<T>): Promise<T> {
     const { marks, owner, clock } = this.#options;
-    const name = markName(lineage, owner, 'sweep');
-    try {
-      for (let attempt = 1; ; attempt += 1) {
-        await marks.unfence(name, { signal });
-        await marks.set(lineage, owner, 'sweep', { signal });
+    for (let attempt = 1; ; attempt += 1) {
+      const holder = markHolder(owner);
+      const name = markName(lineage, holder, 'sweep');
+      try {
+        await marks.set(lineage, holder, 'sweep', { signal });
         const turn = new SweeperTurn(this.#options, lineage, name);
         if (attempt === 1) await first?.(turn);
-        const other = (await turn.others({ signal })).find(({ kind }) => kind === 'sweep');
+        await turn.settle({ signal });
+        const { marks: found, own, nowMs } = await turn.look({ signal });
+        for (const { name: old } of own) await marks.remove(old, { signal });
+        const other = found.find((mark) => mark.kind === 'sweep' && turn.isAlive(mark, nowMs));
         if (other === undefined) return await body(turn);
         if (attempt === ATTEMPTS) throw busy(lineage, other);
-        // Both step back, and come again at different times.
-        await marks.remove(name, { signal });
-        await clock.sleep(randomInt(20, 200), { signal });
+      } finally {
+        await marks.remove(name, { signal: undefined }).catch(() => undefined);
       }
-    } finally {
-      await marks.remove(name, { signal: undefined }).catch(() => undefined);
+      // Both step back, and come again at different times.
+      await clock.sleep(randomInt(20, 200), { signal });
     }
   }
 }
@@ -106,17 +129,21 @@ export class SweeperTurn {
   /** Marks of others that count: not of the dead. Throws WRITER_FENCED when we are the dead. */
   async others({ signal }: Options): Promise<Mark[]> {
     const { marks, nowMs } = await this.look({ signal });
-    return marks.filter((mark) => mark.setMs !== undefined && !this.isDead(mark, nowMs));
+    return marks.filter((mark) => this.isAlive(mark, nowMs));
   }
 
-  /** All marks of others, and the time on the store's clock, which is that of our own mark. */
-  async look({ signal }: Options): Promise<{ marks: Mark[]; nowMs: number }> {
-    const all = await this.#options.marks.list(this.#lineage, { signal });
-    const own = all.find(({ name }) => name === this.#mark);
-    if (own?.setMs === undefined || own.fencedMs !== undefined) {
-      throw new StasisError('WRITER_FENCED', `${this.#mark} was fenced: another agent thought that this one was dead`, { hint: 'try again', details: { object: this.#mark } });
-    }
-    return { marks: all.filter((mark) => mark !== own), nowMs: own.setMs };
+  /** All marks of others, what we left in a former life, and the time on the store's clock, which is that of our own mark. */
+  async look({ signal }: Options): Promise<{ marks: Mark[]; own: Mark[]; nowMs: number }> {
+    const { marks, owner } = this.#options;
+    const nowMs = await marks.requireHeld(this.#mark, { signal });
+    const all = await marks.list(this.#lineage, { signal });
+    // Of ours only one sweeps at a time: any other is of a former life, or could not be removed.
+    const { own = [], others = [] } = Object.groupBy(all.filter(({ name }) => name !== this.#mark), ({ kind, holder }) => (kind === 'sweep' && isOwn(holder, owner) ? 'own' : 'others'));
+    return { marks: others, own: own.filter(({ setMs }) => setMs !== undefined), nowMs };
+  }
+
+  isAlive(mark: Mark, nowMs: number): boolean {
+    return mark.setMs !== undefined && !this.isDead(mark, nowMs);
   }
 
   isDead({ fencedMs }: Mark, nowMs: number): boolean {
@@ -128,40 +155,57 @@ export class SweeperTurn {
     await this.#options.marks.requireHeld(this.#mark, options);
   }
 
+  /** Until a list shows what was there before this call. */
+  async settle({ signal }: Options): Promise<void> {
+    if (this.#options.listLagMs > 0) await this.#options.clock.sleep(this.#options.listLagMs, { signal });
+  }
+
   /** Removes those of `packs` that no checkpoint names, and the lineage key with the last checkpoint. `own`: a mark that does not count. */
   async sweep(packs: readonly string[], { own, signal }: Options & { own: CheckpointId | undefined }): Promise<Swept> {
     const { store } = this.#options;
     const inUse = async (): Promise<boolean> => (await this.others({ signal })).some(({ kind, holder }) => kind !== 'write' || holder !== own);
+    await this.settle({ signal });
     if (await inUse()) return { removed: [], kept: 'in use' };
-    const references = await this.#references({ signal });
-    if (references === 'unknown') return { removed: [], kept: 'unreadable' };
+    await this.settle({ signal });
+    const references: References = { packs: new Set(), seen: new Set(), checkpoints: 0 };
+    if (!(await this.#read(references, { signal }))) return { removed: [], kept: 'unreadable' };
     // Still alone, and still unfenced: so no manifest was taken away while they were read.
     if (await inUse()) return { removed: [], kept: 'in use' };
+    await this.settle({ signal });
+    // Whoever came and went in between has a manifest now.
+    if (!(await this.#read(references, { signal }))) return { removed: [], kept: 'unreadable' };
     const removed = packs.filter((name) => !references.packs.has(name));
-    for (const name of removed) await store.delete(name, { signal });
+    for await (const _ of ordered(removed, PARALLEL, (name) => store.delete(name, { signal })));
     if (references.checkpoints > 0) return { removed, kept: undefined };
     await store.delete(lineageName(this.#lineage), { signal });
     return { removed: [...removed, lineageName(this.#lineage)], kept: undefined };
   }
 
-  async #references({ signal }: Options): Promise<References> {
+  /** Adds what checkpoints that were not seen yet refer to. False when one of them cannot be read. */
+  async #read(references: References, { signal }: Options): Promise<boolean> {
     const { manifests } = this.#options;
-    const packs = new Set<string>();
     const cache: LineageCache = new Map();
-    let checkpoints = 0;
-    for await (const other of manifests.ids({ signal })) {
+    const fresh = async function* (): AsyncIterable<CheckpointId> {
+      for await (const id of manifests.ids({ signal })) if (!references.seen.has(id)) yield id;
+    };
+    const mine = async (id: CheckpointId): Promise<{ id: CheckpointId; packs: readonly string[] | 'unknown' | 'other' }> => {
       try {
-        if ((await manifests.lineageOf(other, { signal })) !== this.#lineage) continue;
-        const { tables } = await manifests.open(other, { signal, cache });
-        for (const pack of tables.packs) packs.add(packObject(pack));
-        checkpoints += 1;
+        if ((await manifests.lineageOf(id, { signal })) !== this.#lineage) return { id, packs: 'other' };
+        return { id, packs: (await manifests.open(id, { signal, cache })).tables.packs.map(packObject) };
       } catch (error) {
-        if (isGone(error)) continue;
-        if (isAboutObject(error)) return 'unknown';
+        if (isGone(error)) return { id, packs: 'other' };
+        if (isAboutObject(error)) return { id, packs: 'unknown' };
         throw error;
       }
+    };
+    for await (const { id, packs } of ordered(fresh(), PARALLEL, mine)) {
+      if (packs === 'unknown') return false;
+      references.seen.add(id);
+      if (packs === 'other') continue;
+      for (const pack of packs) references.packs.add(pack);
+      references.checkpoints += 1;
     }
-    return { packs, checkpoints };
+    return true;
   }
 }
 

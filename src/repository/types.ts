@@ -136,7 +136,15 @@ export interface CheckReport {
   readonly sealed: number;
   readonly objects: number;
   readonly bytes: number;
+  /** Each damaged or missing object once; the message names checkpoints that need it. */
   readonly problems: readonly { readonly object: string; readonly code: string; readonly message: string }[];
+  /** Packs that no manifest names: of writers at work, or garbage. */
+  readonly loose: { readonly packs: number; readonly bytes: number };
+}
+
+export interface Footprint {
+  readonly summary: CheckpointSummary;
+  readonly packs: readonly { readonly name: string; readonly size: number }[];
 }
 
 export interface Pin {
@@ -150,6 +158,10 @@ export interface Pin {
 export interface Maintenance {
   /** Removes what nobody needs; safe beside writers and readers, see docs/FORMAT.md, "Marks". */
   prune(options: { signal: AbortSignal | undefined; dryRun: boolean; onLineage?: (done: number, total: number) => void }): Promise<PruneReport>;
+  /** What each checkpoint is and which packs it needs, oldest first; of a `known` one only the id. Those that cannot be read are told to onProblem. */
+  footprints(options: { signal: AbortSignal | undefined; known: (id: CheckpointId) => boolean; onProblem: (object: string, error: Error) => void }): AsyncIterable<{ readonly id: CheckpointId; readonly footprint: Footprint | undefined }>;
+  /** What writers at work, of all agents, may still put into the store. */
+  reserved(options: { signal: AbortSignal | undefined }): Promise<ReadonlyMap<CheckpointId, number>>;
   /** Bytes of all objects. */
   usedBytes(options: { signal: AbortSignal | undefined }): Promise<number>;
   stats(options: { signal: AbortSignal | undefined }): Promise<RepositoryStats>;
@@ -222,6 +234,8 @@ export interface Repository {
     lineage: LineageId | undefined;
     /** Cipher by name, "xchacha20-poly1305" unless told; "null" only where an administrator opted out. */
     cipher?: string;
+    /** What the checkpoint may put into the store: told to other agents, which count with it. */
+    reservedBytes?: number;
   }, options2: { signal: AbortSignal | undefined }): Promise<CheckpointWriter>;
   list(options: { signal: AbortSignal | undefined; onProblem?: (object: string, error: Error) => void }): AsyncIterable<CheckpointSummary>;
   /** Checks the manifest's seal and signature. Throws CHECKPOINT_NOT_FOUND, SIGNER_UNTRUSTED, OBJECT_CORRUPT, KEY_WRONG, … */

@@ -44,6 +44,8 @@ export interface CheckRepositoryReport {
   readonly objects: number;
   readonly bytes: number;
   readonly problems: readonly Problem[];
+  readonly loosePacks: number;
+  readonly looseBytes: number;
   readonly totalMs: number;
 }
 

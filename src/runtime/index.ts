@@ -8,8 +8,8 @@ export { checkpointArgs, mustLeaveRunning, restoreArgs } from './driver/args.ts'
 export { dump, type DriverOptions } from './driver/dump.ts';
 export { kill, remove } from './driver/lifecycle.ts';
 export { findLauncher, restore, type RestoreOptions, type RestoredProcess } from './driver/restore.ts';
-export { examine, type ExamineOptions } from './preflight/examine.ts';
 export { namespaceOf } from './naming.ts';
+export { examine, type ExamineOptions } from './preflight/examine.ts';
 export { parseSpec, readSpec } from './spec.ts';
 export { probeToolchain, type ToolchainOptions } from './toolchain.ts';
 export type * from './types.ts';

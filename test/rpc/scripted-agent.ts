@@ -60,7 +60,7 @@ export const repositoryStats: RepositoryStatsResponse = {
 };
 
 export const checkReport: CheckRepositoryReport = {
-  checkpoints: 3, sealed: 1, objects: 14, bytes: 400 * 1024 ** 2, totalMs: 900,
+  checkpoints: 3, sealed: 1, objects: 14, bytes: 400 * 1024 ** 2, totalMs: 900, loosePacks: 2, looseBytes: 2048,
   problems: [{ object: 'packs/0g1k5d7h8wk3m2n4p6q8-0011223344556677', code: 'OBJECT_MISSING', message: 'it is not in the store' }],
 };
 

@@ -1,5 +1,6 @@
 /** Builds the description that is sealed into the manifest. */
 import type { Description } from '../../repository/types.ts';
+import { namespaceOf } from '../../runtime/index.ts';
 import type { AgentContext } from '../context.ts';
 import { DESCRIPTION_VERSION, type PodDescription, type SavedContainer, type SavedVolume } from '../description.ts';
 import { cpuDescription } from '../node-info.ts';
@@ -10,6 +11,7 @@ export function describe(agent: AgentContext, prepared: CheckpointInProgress, op
   const { container, request } = prepared;
   const annotations = container.spec.annotations ?? {};
   const parent = agent.lineages.of(container);
+  const namespace = namespaceOf(container);
   const description: PodDescription = {
     version: DESCRIPTION_VERSION,
     mode: prepared.stop ? 'stop' : 'leave-running',
@@ -18,7 +20,7 @@ export function describe(agent: AgentContext, prepared: CheckpointInProgress, op
     frozenMs: prepared.frozenMs,
     phases: operation.phases,
     findings: prepared.findings,
-    pod: { name: container.name },
+    pod: { name: container.name, ...(namespace === undefined ? {} : { namespace }) },
     containers: [savedContainer(agent, prepared)],
     notSaved: prepared.notSaved,
     provenance: {

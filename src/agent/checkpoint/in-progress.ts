@@ -17,6 +17,7 @@ import type { Operation } from '../operation.ts';
 import { sweepContainers } from '../restore/container-directory.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import type { FrozenContainer } from './frozen-container.ts';
+import type { Reservation } from '../retention/quota.ts';
 import type { MemoryPath } from './memory-path.ts';
 import { sharedWritableFiles } from './shared-mappings.ts';
 
@@ -30,6 +31,7 @@ export interface SavedTree {
 export interface InProgressParts {
   readonly agent: AgentContext;
   readonly operation: Operation;
+  readonly reservation: Reservation;
   readonly container: Container;
   readonly findings: readonly Finding[];
   readonly request: CheckpointRequest;
@@ -101,6 +103,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   async readAhead(signal: AbortSignal): Promise<void> {
     this.#distrusted = await sharedWritableFiles(this.#parts.frozen.pids());
     for (const tree of this.trees) await tree.saver.readAhead({ signal, onBytes: (count) => this.#parts.operation.addBytes(count) });
+    await this.#parts.reservation.wrote(this.writer.bytes().stored, { signal });
   }
 
   async freeze(signal: AbortSignal): Promise<void> {

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import { newCheckpointId, type LineageId } from '../../core/ids.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
-import { criuConfig, mustLeaveRunning } from '../../runtime/index.ts';
+import { criuConfig, mustLeaveRunning, namespaceOf } from '../../runtime/index.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { Container, Verdict } from '../../runtime/types.ts';
 import { TreeSaver } from '../../image/tree/index.ts';
@@ -12,6 +12,7 @@ import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import { FrozenContainer } from './frozen-container.ts';
+import { mostStored } from '../retention/quota.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
 import { plaintextSelector } from '../plaintext.ts';
@@ -33,13 +34,13 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   await requireRepositorySpace(agent, verdict.memory.bytes);
 
   await using undo = new AsyncDisposableStack();
-  undo.use(await agent.quota.reserve(verdict.memory.bytes, { signal }));
+  const reservation = undo.use(await agent.quota.reserve({ namespace: namespaceOf(container) ?? '', bytes: mostStored(verdict.memory.bytes) }, { signal }));
   const guardDirectory = join(settings.runDirectory, 'guards', operation.id);
   const staging = undo.use(await agent.staging.open(operation.id));
   const directories = { images: join(staging.directory, 'images'), work: openLogDirectory(agent, operation.id) };
   mkdirSync(directories.images, { mode: 0o700 });
 
-  const writer = await beginWriter(agent, container, request, operation, signal);
+  const writer = await beginWriter(agent, container, request, operation, reservation.bytes, signal);
   let manifest: 'none' | 'written' | 'committed' = 'none';
   undo.defer(async () => {
     const clean = manifest !== 'none' || (await writer.abort());
@@ -52,6 +53,8 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     container: { id: container.id, at: container.at, pid: container.pid, pidStart: container.pidStart },
     guardDirectory, stagingDirectory: staging.directory,
   });
+
+  await reservation.begun(writer.id, { signal });
 
   // Starting the guard and touching memory take milliseconds each: side by side.
   const arming = FrozenContainer.arm({
@@ -68,7 +71,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   // On top of the stack: whatever else is to be undone, the container goes on first.
   const frozen = undo.use(await arming);
   return new CheckpointInProgress({
-    agent, operation, container, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, trees, frozen, criuConfig: criu, guardDirectory,
+    agent, operation, container, reservation, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, trees, frozen, criuConfig: criu, guardDirectory,
     undo: undo.move(), mark: (state) => { manifest = state; },
   });
 }
@@ -86,13 +89,13 @@ const UNUSABLE = ['KEY_MISSING', 'KEY_WRONG', 'KEY_UNAVAILABLE', 'SIGNER_UNTRUST
  * A lineage ends with its last checkpoint, when its key goes, or when this node cannot use that key any more: the
  * container then begins a new one. Older checkpoints are not touched.
  */
-async function beginWriter(agent: AgentContext, container: Container, request: CheckpointRequest, operation: Operation, signal: AbortSignal): Promise<CheckpointWriter> {
+async function beginWriter(agent: AgentContext, container: Container, request: CheckpointRequest, operation: Operation, reservedBytes: number, signal: AbortSignal): Promise<CheckpointWriter> {
   const lineage = request.newLineage ? undefined : agent.lineages.of(container)?.lineage;
   const open = plaintextSelector(container, agent.settings.plaintextFor);
   const id = newCheckpointId(agent.clock.now());
   // Before anything is written: also of a checkpoint that fails later, some may have gone out.
   if (open !== undefined) agent.log.event('checkpoint.plaintext', { checkpoint_id: id, operation_id: operation.id, container_id: container.id, ...open, principal: request.by, reason: request.reason });
-  const begin = (wanted: LineageId | undefined): Promise<CheckpointWriter> => agent.repository.begin({ id, lineage: wanted, cipher: open === undefined ? 'xchacha20-poly1305' : 'null' }, { signal });
+  const begin = (wanted: LineageId | undefined): Promise<CheckpointWriter> => agent.repository.begin({ id, lineage: wanted, cipher: open === undefined ? 'xchacha20-poly1305' : 'null', reservedBytes }, { signal });
   try {
     return await begin(lineage);
   } catch (error) {

@@ -4,8 +4,7 @@ import type { LineageId } from '../../core/ids.ts';
 import { newOperationId } from '../../core/ids.ts';
 import type * as api from '../../rpc/api.ts';
 import type { AgentContext } from '../context.ts';
-import { podDescription } from '../description.ts';
-import { expired, type Expired, type RetentionItem } from './policy.ts';
+import { expired, type Expired } from './policy.ts';
 
 export interface Retained {
   readonly expired: readonly (Expired & { readonly storedBytes: number })[];
@@ -16,7 +15,7 @@ const EXPIRE_STEPS = ['expire'] as const;
 
 /** After a checkpoint, by itself: it holds nobody up, and what it could not do the next one does. */
 export function expireAfterCheckpoint(agent: AgentContext, lineage: LineageId): void {
-  if (agent.settings.retention.length === 0) return;
+  if (!isLimited(agent)) return;
   const fail = (error: unknown): void => agent.log.event('retention.failed', { lineage, err: error });
   try {
     const { outcome } = agent.operations.start({
@@ -32,18 +31,23 @@ export function expireAfterCheckpoint(agent: AgentContext, lineage: LineageId): 
   }
 }
 
+function isLimited({ settings: { retention } }: AgentContext): boolean {
+  return retention.rules.length > 0 || retention.namespaces.length > 0;
+}
+
 export async function applyRetention(agent: AgentContext, { dryRun, signal }: { dryRun: boolean; signal: AbortSignal }): Promise<Retained> {
   const problems: api.Problem[] = [];
   const note = (object: string, error: unknown): void => {
     const { code, message } = asStasisError(error, object);
     problems.push({ object, code, message });
   };
-  const { retention } = agent.settings;
-  if (retention.length === 0) return { expired: [], problems };
-  const items = await readItems(agent, note, signal);
+  if (!isLimited(agent)) return { expired: [], problems };
+  const pins = new Set((await agent.repository.maintenance.pins({ signal })).map(({ checkpoint }) => checkpoint));
+  const { items, sizes } = await agent.holdings.read({ signal, onProblem: note });
+  const stored = new Map(items.map(({ id, storedBytes }) => [id, storedBytes]));
   const gone: (Expired & { storedBytes: number })[] = [];
-  for (const one of expired(items, retention, agent.clock.now())) {
-    const storedBytes = items.find(({ id }) => id === one.id)?.storedBytes ?? 0;
+  for (const one of expired(items.map((item) => ({ ...item, pinned: pins.has(item.id) })), agent.settings.retention, sizes, agent.clock.now())) {
+    const storedBytes = stored.get(one.id) ?? 0;
     try {
       if (!dryRun) {
         agent.operations.requireFree(`checkpoint ${one.id}`, one.id);
@@ -57,18 +61,4 @@ export async function applyRetention(agent: AgentContext, { dryRun, signal }: { 
     }
   }
   return { expired: gone, problems };
-}
-
-async function readItems(agent: AgentContext, note: (object: string, error: unknown) => void, signal: AbortSignal): Promise<RetentionItem[]> {
-  const pins = new Set((await agent.repository.maintenance.pins({ signal })).map(({ checkpoint }) => checkpoint));
-  const items: RetentionItem[] = [];
-  for await (const summary of agent.repository.list({ signal, onProblem: note })) {
-    try {
-      const { pod } = podDescription(summary);
-      items.push({ id: summary.id, lineage: summary.lineage, createdMs: summary.createdMs, storedBytes: summary.bytes.stored, namespace: pod.namespace ?? '', name: pod.name, pinned: pins.has(summary.id) });
-    } catch (error) {
-      note(`manifests/${summary.id}`, error);
-    }
-  }
-  return items;
 }

@@ -2,7 +2,7 @@
 import { StasisError } from '../../core/errors.ts';
 import type { CheckpointId, LineageId } from '../../core/ids.ts';
 import { parseBytes, parseDuration } from '../../core/units.ts';
-import { matchesSelector, parseSelector, type Selector } from './selector.ts';
+import { matchesSelector, parseNamespaces, parseSelector, type Selector } from './selector.ts';
 
 export interface RetentionRule {
   /** Undefined: whatever no other rule is for. */
@@ -11,78 +11,164 @@ export interface RetentionRule {
   readonly last: number | undefined;
   /** Older ones go, but never the newest of a lineage. */
   readonly ageMs: number | undefined;
-  /** Stored bytes of all checkpoints that the rule is for; the oldest go first, but never the newest of a lineage. */
+  /** Bytes of each lineage; the oldest go first, but never the newest. */
+  readonly lineageBytes: number | undefined;
+  /** Bytes of all checkpoints that the rule is for; the oldest go first, but never the newest of a lineage. */
   readonly bytes: number | undefined;
+}
+
+/** Limits of each namespace that fits, as a whole and beside the rules. */
+export interface NamespaceRule {
+  readonly namespaces: RegExp;
+  readonly last: number | undefined;
+  readonly ageMs: number | undefined;
+  readonly bytes: number | undefined;
+}
+
+export interface RetentionPolicy {
+  readonly rules: readonly RetentionRule[];
+  readonly namespaces: readonly NamespaceRule[];
 }
 
 export interface RetentionItem {
   readonly id: CheckpointId;
   readonly lineage: LineageId;
   readonly createdMs: number;
-  readonly storedBytes: number;
   readonly namespace: string;
   readonly name: string;
   readonly pinned: boolean;
+  /** The packs that it needs, by number. */
+  readonly packs: Iterable<number>;
 }
+
+export type Limit = 'last' | 'age' | 'lineage-bytes' | 'bytes' | 'namespace-last' | 'namespace-age' | 'namespace-bytes';
 
 export interface Expired {
   readonly id: CheckpointId;
-  readonly reason: 'last' | 'age' | 'bytes';
+  readonly reason: Limit;
 }
 
-/** "shop/web-*:last=3:age=24h:bytes=10G": at least one limit. Throws CONFIG_INVALID. */
+interface Limits {
+  last: number | undefined;
+  ageMs: number | undefined;
+  lineageBytes: number | undefined;
+  bytes: number | undefined;
+}
+
+/** "shop/web-*:last=3:age=24h:lineage-bytes=1G:bytes=10G": at least one limit. Throws CONFIG_INVALID. */
 export function parseRule(text: string): RetentionRule {
   const [selector = '', ...limits] = text.split(':').map((part) => part.trim());
-  const wrong = (why: string): StasisError => new StasisError('CONFIG_INVALID', `retention.rules: ${JSON.stringify(text)}: ${why}`, { hint: 'write SELECTOR:last=3:age=24h:bytes=10G with at least one of the three' });
-  const rule = { selector: parseSelector(selector), last: undefined as number | undefined, ageMs: undefined as number | undefined, bytes: undefined as number | undefined };
+  return { selector: parseSelector(selector), ...parseLimits('retention.rules', text, limits, ['last', 'age', 'lineage-bytes', 'bytes']) };
+}
+
+/** "team-*:last=100:age=720h:bytes=50G": at least one limit. Throws CONFIG_INVALID. */
+export function parseNamespaceRule(text: string): NamespaceRule {
+  const [namespaces = '', ...limits] = text.split(':').map((part) => part.trim());
+  const { last, ageMs, bytes } = parseLimits('retention.namespaces', text, limits, ['last', 'age', 'bytes']);
+  return { namespaces: parseNamespaces(namespaces), last, ageMs, bytes };
+}
+
+function parseLimits(key: string, text: string, limits: readonly string[], allowed: readonly string[]): Limits {
+  const wrong = (why: string): StasisError =>
+    new StasisError('CONFIG_INVALID', `${key}: ${JSON.stringify(text)}: ${why}`, { hint: `write ${key === 'retention.rules' ? 'SELECTOR' : 'NAMESPACE'}:last=3:age=24h:bytes=10G with at least one of ${allowed.join(', ')}` });
+  const found: Limits = { last: undefined, ageMs: undefined, lineageBytes: undefined, bytes: undefined };
   if (limits.length === 0) throw wrong('there is no limit');
   for (const limit of limits) {
-    const [, name, value = ''] = /^(last|age|bytes)=(.+)$/.exec(limit) ?? [];
+    const [, name = '', value = ''] = /^([a-z-]+)=(.+)$/.exec(limit) ?? [];
     try {
-      if (name === 'last' && /^[1-9]\d{0,8}$/.test(value)) rule.last = Number(value);
-      else if (name === 'age') rule.ageMs = parseDuration(value);
-      else if (name === 'bytes') rule.bytes = parseBytes(value);
-      else throw wrong(`${JSON.stringify(limit)} is not a limit`);
+      if (!allowed.includes(name) || (name === 'last' && !/^[1-9]\d{0,8}$/.test(value))) throw wrong(`${JSON.stringify(limit)} is not a limit`);
+      if (name === 'last') found.last = Number(value);
+      else if (name === 'age') found.ageMs = parseDuration(value);
+      else if (name === 'bytes') found.bytes = parseBytes(value);
+      else found.lineageBytes = parseBytes(value);
     } catch (error) {
       throw error instanceof StasisError && error.code === 'CONFIG_INVALID' ? error : wrong((error as Error).message);
     }
   }
-  return rule;
+  return found;
 }
 
 /**
- * The first rule whose selector fits is the one for a checkpoint. Pinned ones never go; they do not count for `last`, but their
- * bytes count. The newest of each lineage always stays, so a clock that jumps costs old checkpoints at most, never all.
+ * The first rule whose selector fits is the one for a checkpoint; then come the limits of its namespace. Pinned ones never go;
+ * they do not count for `last`, but their bytes count. The newest of each lineage always stays, so a clock that jumps costs old
+ * checkpoints at most, never all. `sizes`: of packs, by number; one that several checkpoints need counts once, and is only
+ * freed with the last of them.
  */
-export function expired(items: readonly RetentionItem[], rules: readonly RetentionRule[], nowMs: number): Expired[] {
-  const gone = new Map<CheckpointId, Expired>();
+export function expired(items: readonly RetentionItem[], { rules, namespaces }: RetentionPolicy, sizes: readonly number[], nowMs: number): Expired[] {
+  const choice = new Choice(items, sizes, nowMs);
   const groups = Map.groupBy(items, (item) => rules.find(({ selector }) => selector === undefined || matchesSelector(selector, item)));
   for (const [rule, group] of groups) {
     if (rule === undefined) continue;
-    const newest = new Set<CheckpointId>();
     for (const lineage of Map.groupBy(group, (item) => item.lineage).values()) {
-      lineage.sort(youngerFirst);
-      const first = lineage[0];
-      if (first !== undefined && !items.some((item) => item.lineage === first.lineage && youngerFirst(item, first) < 0)) newest.add(first.id);
-      const free = lineage.filter(({ pinned }) => !pinned);
-      for (const [i, item] of free.entries()) {
-        if (newest.has(item.id)) continue;
-        if (rule.last !== undefined && i >= rule.last) gone.set(item.id, { id: item.id, reason: 'last' });
-        else if (rule.ageMs !== undefined && nowMs - item.createdMs > rule.ageMs) gone.set(item.id, { id: item.id, reason: 'age' });
-      }
+      choice.count(lineage, rule.last, 'last');
+      choice.old(lineage, rule.ageMs, 'age');
+      choice.shrink(lineage, rule.lineageBytes, 'lineage-bytes');
     }
-    if (rule.bytes !== undefined) shrink(group.filter(({ id }) => !gone.has(id)), rule.bytes, newest, gone);
+    choice.shrink(group, rule.bytes, 'bytes');
   }
-  return [...gone.values()];
+  for (const [namespace, group] of Map.groupBy(items, (item) => item.namespace)) {
+    const rule = namespaces.find((one) => one.namespaces.test(namespace));
+    if (rule === undefined) continue;
+    choice.count(group, rule.last, 'namespace-last');
+    choice.old(group, rule.ageMs, 'namespace-age');
+    choice.shrink(group, rule.bytes, 'namespace-bytes');
+  }
+  return [...choice.gone.values()];
 }
 
-function shrink(group: readonly RetentionItem[], most: number, newest: ReadonlySet<CheckpointId>, gone: Map<CheckpointId, Expired>): void {
-  let bytes = group.reduce((sum, { storedBytes }) => sum + storedBytes, 0);
-  for (const item of group.toSorted(youngerFirst).reverse()) {
-    if (bytes <= most) return;
-    if (item.pinned || newest.has(item.id)) continue;
-    gone.set(item.id, { id: item.id, reason: 'bytes' });
-    bytes -= item.storedBytes;
+class Choice {
+  readonly gone = new Map<CheckpointId, Expired>();
+  readonly #sizes: readonly number[];
+  readonly #nowMs: number;
+  /** The newest of each lineage. */
+  readonly #newest = new Set<CheckpointId>();
+
+  constructor(items: readonly RetentionItem[], sizes: readonly number[], nowMs: number) {
+    this.#sizes = sizes;
+    this.#nowMs = nowMs;
+    for (const lineage of Map.groupBy(items, (item) => item.lineage).values()) {
+      const [first] = lineage.sort(youngerFirst);
+      if (first !== undefined) this.#newest.add(first.id);
+    }
+  }
+
+  #left(group: readonly RetentionItem[]): RetentionItem[] {
+    return group.filter(({ id }) => !this.gone.has(id)).sort(youngerFirst);
+  }
+
+  count(group: readonly RetentionItem[], last: number | undefined, reason: Limit): void {
+    if (last === undefined) return;
+    const free = this.#left(group).filter(({ pinned }) => !pinned);
+    for (const item of free.slice(last)) this.#drop(item, reason);
+  }
+
+  old(group: readonly RetentionItem[], ageMs: number | undefined, reason: Limit): void {
+    if (ageMs === undefined) return;
+    for (const item of this.#left(group)) if (this.#nowMs - item.createdMs > ageMs) this.#drop(item, reason);
+  }
+
+  shrink(group: readonly RetentionItem[], most: number | undefined, reason: Limit): void {
+    if (most === undefined) return;
+    const left = this.#left(group);
+    const users = new Map<number, number>();
+    for (const item of left) for (const pack of item.packs) users.set(pack, (users.get(pack) ?? 0) + 1);
+    let bytes = 0;
+    for (const pack of users.keys()) bytes += this.#sizes[pack] ?? 0;
+    for (const item of left.reverse()) {
+      if (bytes <= most) return;
+      if (!this.#drop(item, reason)) continue;
+      for (const pack of item.packs) {
+        const others = (users.get(pack) ?? 1) - 1;
+        users.set(pack, others);
+        if (others === 0) bytes -= this.#sizes[pack] ?? 0;
+      }
+    }
+  }
+
+  #drop({ id, pinned }: RetentionItem, reason: Limit): boolean {
+    if (pinned || this.#newest.has(id)) return false;
+    this.gone.set(id, { id, reason });
+    return true;
   }
 }
 

@@ -3,7 +3,7 @@ import type { Command } from 'commander';
 import { StasisError } from '../../core/errors.ts';
 import { newOperationId } from '../../core/ids.ts';
 import { formatBytes, formatDuration } from '../../core/units.ts';
-import type { PruneRepositoryReport, RepositoryStatsResponse } from '../../rpc/api.ts';
+import type { CheckRepositoryReport, PruneRepositoryReport, RepositoryStatsResponse } from '../../rpc/api.ts';
 import { agentOptions, withAgent } from '../agent.ts';
 import type { AgentOptions } from '../agent.ts';
 import { exitHelp } from '../exit.ts';
@@ -59,11 +59,23 @@ function checkCommand(repo: Command, io: Io): void {
     else {
       for (const { object, message, code } of report.problems) io.talk(`stasis: error: ${printable(object)}: ${printable(message)} (${printable(code)})`);
       const sealed = report.sealed === 0 ? '' : `, ${report.sealed} of them sealed for others: only their signatures were checked`;
+      for (const line of advice(report)) io.talk(`stasis: ${line}`);
       io.out(`${report.checkpoints} checkpoints${sealed}; ${report.objects} objects, ${formatBytes(report.bytes)} in ${formatDuration(report.totalMs)}`);
     }
     if (report.problems.length === 0) return;
-    throw new StasisError('OBJECT_CORRUPT', `${report.problems.length} object${report.problems.length === 1 ? ' is' : 's are'} damaged or missing`, { hint: 'stasis verify tells which checkpoints suffer; do not rely on those' });
+    throw new StasisError('OBJECT_CORRUPT', `${report.problems.length} object${report.problems.length === 1 ? ' is' : 's are'} damaged or missing`, { hint: 'do not rely on the checkpoints that need it' });
   }));
+}
+
+/** What to do about what was found, each kind once. */
+function* advice({ problems, loosePacks, looseBytes }: CheckRepositoryReport): Iterable<string> {
+  const found = (pattern: RegExp, ...codes: string[]): boolean => problems.some(({ object, code }) => pattern.test(object) && codes.includes(code));
+  if (found(/^packs\//, 'OBJECT_MISSING')) yield 'packs are missing: the next checkpoint of a container stores again what it would have found in them; remove those that suffer with stasis rm';
+  if (found(/^packs\//, 'OBJECT_CORRUPT')) yield 'packs are damaged: save the containers anew with stasis checkpoint --new-lineage, and remove the checkpoints that suffer with stasis rm';
+  if (found(/^lineages\//, 'KEY_MISSING')) yield 'the key of a lineage is missing: put it back from a backup of the store; without it nobody can read these checkpoints, and stasis rm removes them';
+  if (found(/^manifests\//, 'OBJECT_CORRUPT', 'SIGNATURE_INVALID', 'FORMAT_UNSUPPORTED')) yield 'manifests cannot be read: put them back from a backup of the store, or remove them with stasis rm; until then nothing else is removed for good';
+  if (problems.some(({ code }) => code === 'SIGNER_UNTRUSTED')) yield 'signers are not trusted here: if they are nodes of yours, add their keys to keys.trustedSigners';
+  if (loosePacks > 0) yield `${loosePacks} loose packs (${formatBytes(looseBytes)}) belong to checkpoints in the making or are garbage, which stasis repo prune removes`;
 }
 
 function pruneCommand(repo: Command, io: Io): void {

@@ -7,12 +7,15 @@ import type { FileHandle } from 'node:fs/promises';
 import { lstat, mkdir, open, readdir, rename, statfs, unlink } from 'node:fs/promises';
 import { join } from 'node:path';
 import { errnoCode, StasisError } from '../../core/errors.ts';
+import { ordered } from '../../core/ordered.ts';
 import { isObjectName, isObjectPrefix } from '../format/names.ts';
 import { DirectorySync } from './directory-sync.ts';
 import { DirectoryWriter } from './directory-writer.ts';
 import { storeError, tooShort } from './errors.ts';
 import type { ObjectInfo, Store } from './store.ts';
 
+/** Files that are looked at at the same time, when many are listed. */
+const LOOKS = 32;
 const FOLDERS = ['packs', 'manifests', 'lineages', 'writers', 'pins'] as const;
 
 export interface DirectoryStore extends Store {
@@ -103,10 +106,8 @@ class FileStore implements DirectoryStore {
       if (errnoCode(error) === 'ENOENT') return [];
       throw storeError(error, prefix, 'list');
     });
-    for (const name of names.map((entry) => folder + entry).filter((entry) => entry.startsWith(prefix) && isObjectName(entry)).sort()) {
-      const info = await this.head(name, { signal });
-      if (info !== undefined) yield info;
-    }
+    const wanted = names.map((entry) => folder + entry).filter((entry) => entry.startsWith(prefix) && isObjectName(entry)).sort();
+    for await (const info of ordered(wanted, LOOKS, (name) => this.head(name, { signal }))) if (info !== undefined) yield info;
   }
 
   async delete(name: string, { signal }: { signal: AbortSignal | undefined }): Promise<void> {
