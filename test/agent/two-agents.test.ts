@@ -16,7 +16,7 @@ import { startRadosgw } from '../support/radosgw.ts';
 
 const none = { signal: undefined };
 const GRACE_MS = 1500;
-const SECONDS = Number(process.env['STASIS_TWO_AGENTS_SECONDS'] ?? 20);
+const SECONDS = Number(process.env['TWO_AGENTS_SECONDS'] ?? 20);
 /** What may happen to a checkpoint whose agent is stopped, killed and taken for dead, or to a deletion beside another. */
 const ALLOWED = ['WRITER_FENCED', 'CHECKPOINT_IN_USE', 'CHECKPOINT_NOT_FOUND', 'AGENT_UNREACHABLE', 'CANCELLED', 'FREEZE_BUDGET_EXCEEDED', 'AGENT_STOPPING', 'CONTAINER_BUSY'];
 

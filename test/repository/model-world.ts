@@ -167,6 +167,13 @@ export class World {
     this.#drawn = nature.seed;
   }
 
+  /** Nobody knows what will become of it. */
+  forget(id: CheckpointId): void {
+    this.promised.delete(id);
+    this.pinned.delete(id);
+    this.doubtful.add(id);
+  }
+
   get now(): number {
     return this.realMs + this.offsetMs;
   }

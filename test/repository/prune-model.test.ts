@@ -182,7 +182,13 @@ async function endWriter(world: World, agent: Agent, writer: CheckpointWriter, k
 async function remove(world: World, { repository }: Agent, id: CheckpointId): Promise<void> {
   const pinned = world.pinned.has(id);
   if (!pinned) world.promised.delete(id);
-  await repository.delete(id, anySignal);
+  try {
+    await repository.delete(id, anySignal);
+  } catch (error) {
+    // It may be done all the same, or be done later: no pin helps against that.
+    if (isStasisError(error, 'STORE_UNAVAILABLE')) world.forget(id);
+    throw error;
+  }
   if (world.pinned.has(id)) world.surprises.push(`${id} was deleted, and it is pinned`);
 }
 

@@ -38,10 +38,10 @@ function statsCommand(repo: Command, io: Io): void {
 function describe(stats: RepositoryStatsResponse): string {
   const { saved } = stats;
   return pairs([
-    ['Checkpoints', `${stats.checkpoints} in ${stats.lineages} lineages, ${stats.pins} pinned${stats.unreadable === 0 ? '' : `, ${stats.unreadable} cannot be read here`}`],
+    ['Checkpoints', `${stats.checkpoints} in ${count(stats.lineages, 'lineage')}, ${stats.pins} pinned${stats.unreadable === 0 ? '' : `, ${stats.unreadable} cannot be read here`}`],
     ['Objects', `${formatBytes(stats.bytes)}${stats.quotaBytes === 0 ? '' : ` of ${formatBytes(stats.quotaBytes)}`}`],
     ['Packs', `${stats.packs}, ${formatBytes(stats.packBytes)}`],
-    ['Loose', `${stats.loosePacks} packs, ${formatBytes(stats.looseBytes)} (of checkpoints in the making, or garbage)`],
+    ['Loose', `${count(stats.loosePacks, 'pack')}, ${formatBytes(stats.looseBytes)} (of checkpoints in the making, or garbage)`],
     ['Saved', `${formatBytes(saved.raw)}: ${formatBytes(saved.zero)} zero, ${formatBytes(saved.reused)} found again, ${formatBytes(saved.stored)} stored`],
     ['Ratio', saved.stored === 0 ? undefined : `${(saved.raw / saved.stored).toFixed(1)} : 1`],
   ]);
@@ -57,15 +57,17 @@ function checkCommand(repo: Command, io: Io): void {
     const { report } = await follow(io, { agent, operationId, subject: 'repository', json }, (signal) => agent.checkRepository({ readData: options.readData === true, operationId }, { signal }));
     if (json) io.out(jsonLine({ type: 'report', ...report }));
     else {
-      for (const { object, message, code } of report.problems) io.talk(`stasis: error: ${printable(object)}: ${printable(message)} (${printable(code)})`);
+      for (const { object, message, code } of report.problems) io.talk(`stasis: error: ${printable(message.startsWith(object) ? message : `${object}: ${message}`)} (${printable(code)})`);
       const sealed = report.sealed === 0 ? '' : `, ${report.sealed} of them sealed for others: only their signatures were checked`;
       for (const line of advice(report)) io.talk(`stasis: ${line}`);
-      io.out(`${report.checkpoints} checkpoints${sealed}; ${report.objects} objects, ${formatBytes(report.bytes)} in ${formatDuration(report.totalMs)}`);
+      io.out(`${count(report.checkpoints, 'checkpoint')}${sealed}; ${count(report.objects, 'object')}, ${formatBytes(report.bytes)} in ${formatDuration(report.totalMs)}`);
     }
     if (report.problems.length === 0) return;
     throw new StasisError('OBJECT_CORRUPT', `${report.problems.length} object${report.problems.length === 1 ? ' is' : 's are'} damaged or missing`, { hint: 'do not rely on the checkpoints that need it' });
   }));
 }
+
+const count = (number: number, thing: string): string => `${number} ${thing}${number === 1 ? '' : 's'}`;
 
 /** What to do about what was found, each kind once. */
 function* advice({ problems, loosePacks, looseBytes }: CheckRepositoryReport): Iterable<string> {
@@ -73,9 +75,9 @@ function* advice({ problems, loosePacks, looseBytes }: CheckRepositoryReport): I
   if (found(/^packs\//, 'OBJECT_MISSING')) yield 'packs are missing: the next checkpoint of a container stores again what it would have found in them; remove those that suffer with stasis rm';
   if (found(/^packs\//, 'OBJECT_CORRUPT')) yield 'packs are damaged: save the containers anew with stasis checkpoint --new-lineage, and remove the checkpoints that suffer with stasis rm';
   if (found(/^lineages\//, 'KEY_MISSING')) yield 'the key of a lineage is missing: put it back from a backup of the store; without it nobody can read these checkpoints, and stasis rm removes them';
-  if (found(/^manifests\//, 'OBJECT_CORRUPT', 'SIGNATURE_INVALID', 'FORMAT_UNSUPPORTED')) yield 'manifests cannot be read: put them back from a backup of the store, or remove them with stasis rm; until then nothing else is removed for good';
+  if (found(/^manifests\//, 'OBJECT_CORRUPT', 'SIGNATURE_INVALID', 'FORMAT_UNSUPPORTED')) yield 'manifests cannot be read: put them back from a backup of the store, or remove them with stasis rm; until then nothing of their lineages is removed for good';
   if (problems.some(({ code }) => code === 'SIGNER_UNTRUSTED')) yield 'signers are not trusted here: if they are nodes of yours, add their keys to keys.trustedSigners';
-  if (loosePacks > 0) yield `${loosePacks} loose packs (${formatBytes(looseBytes)}) belong to checkpoints in the making or are garbage, which stasis repo prune removes`;
+  if (loosePacks > 0) yield `${count(loosePacks, 'loose pack')} (${formatBytes(looseBytes)}): of checkpoints in the making, or garbage, which stasis repo prune removes`;
 }
 
 function pruneCommand(repo: Command, io: Io): void {
@@ -97,9 +99,9 @@ const reasons: Readonly<Record<string, string>> = { last: 'more than are kept of
 function tellPrune(io: Io, report: PruneRepositoryReport): void {
   for (const { object, message } of report.problems) io.talk(`stasis: warning: ${printable(object)}: ${printable(message)}`);
   for (const { checkpoint, reason } of report.expired) io.out(`${checkpoint}  ${report.dryRun ? 'would be deleted' : 'deleted'}: ${reasons[reason] ?? printable(reason)}`);
-  for (const { lineage, packs, bytes, reason } of report.kept) io.talk(`stasis: ${packs} loose packs (${formatBytes(bytes)}) ${lineage === '' ? 'of no known lineage' : `of lineage ${printable(lineage)}`} stay: ${printable(reason)}`);
+  for (const { lineage, packs, bytes, reason } of report.kept) io.talk(`stasis: ${count(packs, 'loose pack')} (${formatBytes(bytes)}) ${lineage === '' ? 'of no known lineage' : `of lineage ${printable(lineage)}`} stay: ${printable(reason)}`);
   if (report.fenced > 0) io.talk(`stasis: ${report.fenced} ${report.fenced === 1 ? 'agent seems' : 'agents seem'} dead; what was left there goes with a prune after repository.grace`);
-  io.out(report.dryRun ? `${report.packs} loose packs (${formatBytes(report.bytes)}) would be looked at` : `${report.packs} packs (${formatBytes(report.bytes)}), ${report.keys} keys and ${report.marks} marks removed in ${formatDuration(report.totalMs)}`);
+  io.out(report.dryRun ? `${count(report.packs, 'loose pack')} (${formatBytes(report.bytes)}) would be looked at` : `${count(report.packs, 'pack')} (${formatBytes(report.bytes)}), ${count(report.keys, 'key')} and ${count(report.marks, 'mark')} removed in ${formatDuration(report.totalMs)}`);
 }
 
 export function pinCommand(program: Command, io: Io): void {
