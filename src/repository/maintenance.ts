@@ -129,6 +129,10 @@ export class StoreMaintenance implements Maintenance {
       await this.#requireCheckpoint(pin.checkpoint, { signal });
       await turn.requireHeld({ signal });
       await writePin(this.#parts.store, pin, { signal });
+      // If we slept in between, somebody else may have been alone here.
+      if (await this.#parts.manifests.exists(pin.checkpoint, { signal })) return;
+      await this.#parts.store.delete(pinName(pin.checkpoint), { signal });
+      throw this.#missing(pin.checkpoint);
     });
   }
 

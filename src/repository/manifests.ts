@@ -57,6 +57,8 @@ export class Manifests {
   readonly #lineages: Lineages;
   /** What manifests say of their lineage; that never changes. */
   readonly #lineageOf = new Map<CheckpointId, LineageId>();
+  #running: Promise<unknown> = Promise.resolve();
+  #next: Promise<readonly CheckpointId[]> | undefined;
 
   constructor(store: Store, provider: KeyProvider, sodium: Sodium, trust: Trust, lineages: Lineages) {
     this.#store = store;
@@ -116,6 +118,19 @@ export class Manifests {
 
   async exists(id: CheckpointId, { signal }: Options): Promise<boolean> {
     return (await this.#store.head(manifestName(id), { signal })) !== undefined;
+  }
+
+  /** As ids(), all at once, of a list that began after this call. Who asks while one is on its way waits for the next, with all others who do. */
+  freshIds(): Promise<readonly CheckpointId[]> {
+    if (this.#next !== undefined) return this.#next;
+    const before = this.#running;
+    const mine = before.catch(() => undefined).then(() => {
+      this.#next = undefined;
+      return Array.fromAsync(this.ids({ signal: undefined }));
+    });
+    this.#next = mine;
+    this.#running = mine;
+    return mine;
   }
 
   /** All checkpoints, oldest first. Strangers' files are reported and passed over. */

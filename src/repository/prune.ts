@@ -33,6 +33,8 @@ export interface PruneParts {
 const FENCE_GRACES = 10;
 /** Manifests that are looked at at the same time. */
 const PARALLEL = 16;
+/** They share the lists of all manifests that each of them needs. */
+const LINEAGES_AT_ONCE = 32;
 
 /** What a lineage has that may have to go. */
 interface Suspect {
@@ -112,13 +114,15 @@ export async function prune(parts: PruneParts, { signal, dryRun, onLineage }: Op
   if (!dryRun) for (const { checkpoint } of await readPins(parts.store, { signal })) if (!(await parts.manifests.exists(checkpoint, { signal }))) await parts.store.delete(pinName(checkpoint), { signal });
   const report = { packs: 0, bytes: 0, keys: 0, fenced: 0, marks: 0, manifests: 0, kept: [] as PruneReport['kept'][number][] };
   let done = 0;
-  for (const [lineage, suspect] of suspects) {
+  const one = async ([lineage, suspect]: [LineageId, Suspect]): Promise<void> => {
     if (dryRun) {
       report.packs += suspect.orphans.length;
       report.bytes += sum(suspect.orphans);
     } else {
       await new LineagePrune(parts, lineage, suspect, report).run({ signal });
     }
+  };
+  for await (const _ of ordered(suspects, LINEAGES_AT_ONCE, one)) {
     done += 1;
     onLineage?.(done, suspects.size);
   }

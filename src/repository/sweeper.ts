@@ -185,9 +185,8 @@ export class SweeperTurn {
   async #read(references: References, { signal }: Options): Promise<boolean> {
     const { manifests } = this.#options;
     const cache: LineageCache = new Map();
-    const fresh = async function* (): AsyncIterable<CheckpointId> {
-      for await (const id of manifests.ids({ signal })) if (!references.seen.has(id)) yield id;
-    };
+    const fresh = (await manifests.freshIds()).filter((id) => !references.seen.has(id));
+    signal?.throwIfAborted();
     const mine = async (id: CheckpointId): Promise<{ id: CheckpointId; packs: readonly string[] | 'unknown' | 'other' }> => {
       try {
         if ((await manifests.lineageOf(id, { signal })) !== this.#lineage) return { id, packs: 'other' };
@@ -198,7 +197,7 @@ export class SweeperTurn {
         throw error;
       }
     };
-    for await (const { id, packs } of ordered(fresh(), PARALLEL, mine)) {
+    for await (const { id, packs } of ordered(fresh, PARALLEL, mine)) {
       if (packs === 'unknown') return false;
       references.seen.add(id);
       if (packs === 'other') continue;

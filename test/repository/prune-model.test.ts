@@ -180,7 +180,7 @@ async function endWriter(world: World, agent: Agent, writer: CheckpointWriter, k
 
 /** From here on nobody may rely on it, unless it is pinned. */
 async function remove(world: World, { repository }: Agent, id: CheckpointId): Promise<void> {
-  const pinned = world.pinned.has(id);
+  const [pinned, since] = [world.pinned.has(id), world.now];
   if (!pinned) world.promised.delete(id);
   try {
     await repository.delete(id, anySignal);
@@ -189,6 +189,8 @@ async function remove(world: World, { repository }: Agent, id: CheckpointId): Pr
     if (isStasisError(error, 'STORE_UNAVAILABLE')) world.forget(id);
     throw error;
   }
+  // One that slept for long between its last look and its request overtakes a pin.
+  if (Math.abs(world.now - since) >= GRACE_MS || world.nature.skewed) world.forget(id);
   if (world.pinned.has(id)) world.surprises.push(`${id} was deleted, and it is pinned`);
 }
 
