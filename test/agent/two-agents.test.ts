@@ -73,6 +73,8 @@ class Side {
     } catch (error) {
       this.counts.failed += 1;
       if (isStasisError(error, 'WRITER_FENCED')) this.counts.fenced += 1;
+      // Between its death and its restart nobody answers.
+      if (error instanceof Error && error.message === 'Channel has been shut down') { await delay(50); return; }
       if (!isStasisError(error) || !ALLOWED.includes(error.code)) this.surprises.push(`${what}: ${String(error)}`);
       await delay(50);
     }

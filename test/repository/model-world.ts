@@ -159,6 +159,10 @@ export class World {
   /** Pins that were reported as set and that nobody takes away; those of which nobody knows. */
   readonly pinned = new Set<CheckpointId>();
   readonly doubtful = new Set<CheckpointId>();
+  /** How often somebody began to set or remove the pin of a checkpoint. */
+  readonly pinTurns = new Map<CheckpointId, number>();
+  /** All that clocks have moved, to and fro. */
+  movedMs = 0;
   readonly lineages: LineageId[] = [];
   readonly surprises: string[] = [];
 
@@ -186,12 +190,14 @@ export class World {
   wait(ms: number): void {
     if (ms >= LATE_MS) this.arriveAll();
     this.realMs += ms;
+    this.movedMs += ms;
     while (this.late[0] !== undefined && this.realMs - this.late[0].sinceMs >= LATE_MS) this.arriveOne();
   }
 
   jump(ms: number): void {
     if (Math.abs(ms) >= LATE_MS) this.arriveAll();
     this.offsetMs += ms;
+    this.movedMs += Math.abs(ms);
   }
 
   arriveOne(): void {

@@ -180,7 +180,7 @@ async function endWriter(world: World, agent: Agent, writer: CheckpointWriter, k
 
 /** From here on nobody may rely on it, unless it is pinned. */
 async function remove(world: World, { repository }: Agent, id: CheckpointId): Promise<void> {
-  const [pinned, since] = [world.pinned.has(id), world.now];
+  const [pinned, since] = [world.pinned.has(id), world.movedMs];
   if (!pinned) world.promised.delete(id);
   try {
     await repository.delete(id, anySignal);
@@ -190,7 +190,7 @@ async function remove(world: World, { repository }: Agent, id: CheckpointId): Pr
     throw error;
   }
   // One that slept for long between its last look and its request overtakes a pin.
-  if (Math.abs(world.now - since) >= GRACE_MS || world.nature.skewed) world.forget(id);
+  if (world.movedMs - since >= GRACE_MS || world.nature.skewed) world.forget(id);
   if (world.pinned.has(id)) world.surprises.push(`${id} was deleted, and it is pinned`);
 }
 
@@ -202,11 +202,11 @@ async function retain(world: World, agent: Agent): Promise<void> {
 }
 
 async function read(world: World, { repository }: Agent, id: CheckpointId): Promise<void> {
-  const since = world.now;
+  const since = world.movedMs;
   await using _held = await repository.maintenance.hold(id, anySignal);
   const got = await load(repository, id).catch((error: unknown) => {
     // A reader that stood still for that long may find nothing any more, and says so.
-    const late = Math.abs(world.now - since) >= GRACE_MS || world.nature.skewed;
+    const late = world.movedMs - since >= GRACE_MS || world.nature.skewed;
     if (late && isStasisError(error, 'OBJECT_MISSING')) return undefined;
     throw error;
   });
@@ -217,11 +217,13 @@ async function pin(world: World, agent: Agent, id: CheckpointId, kind: 'pin' | '
   const { maintenance } = agent.repository;
   world.pinned.delete(id);
   const doubtful = world.doubtful.has(id);
+  const turn = (world.pinTurns.get(id) ?? 0) + 1;
+  world.pinTurns.set(id, turn);
   // Until it is done nobody knows; and a request that got lost may still come.
   world.doubtful.add(id);
   if (kind === 'unpin') await maintenance.unpin(id, anySignal);
   else await maintenance.pin({ checkpoint: id, by: 'a', reason: 'b', atMs: 0 }, anySignal);
-  if (doubtful) return;
+  if (doubtful || world.pinTurns.get(id) !== turn) return;
   world.doubtful.delete(id);
   if (kind === 'unpin') return;
   world.pinned.add(id);
