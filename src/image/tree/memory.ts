@@ -11,7 +11,9 @@ import type { Table } from './table.ts';
 import { FILE } from './table.ts';
 import type { XattrSets } from './xattrs.ts';
 
-const VERSION = 1;
+const VERSION = 2;
+/** Less than a file must be old to be remembered, and more than the clocks are read apart. */
+const STEP_MS = 50;
 /** Dead bytes between two contents that are carried along: cheaper than another segment. */
 const GAP_BYTES = 64 * KiB;
 /** More of the blob than this many times what is in use, and it is laid out anew. */
@@ -21,10 +23,16 @@ const DEAD_BYTES = 64 * MiB;
 export const CONTENT_COLUMNS = 8;
 const EXTENT_COLUMNS = 3;
 
-interface TreeMemory {
-  readonly version: number;
-  /** Of the directory: device, inode, birth. */
+/** Where and when a memory was made. */
+export interface Origin {
+  /** Of the directory: boot of the machine, device, inode, birth, path. */
   readonly identity: string;
+  /** The clock of file times, less the time since the boot: smaller when that clock was set back. Milliseconds. */
+  readonly clockBaseMs: number;
+}
+
+interface TreeMemory extends Origin {
+  readonly version: number;
   readonly dataLength: number;
   readonly contents: Float64Array;
   readonly extents: Float64Array;
@@ -32,7 +40,7 @@ interface TreeMemory {
 }
 
 /** Only files that cannot have been written without a trace since they were read. */
-export function encodeMemory(identity: string, { table, readings, sets, dataLength }: { table: Table; readings: Readings; sets: XattrSets; dataLength: number }): Uint8Array {
+export function encodeMemory({ identity, clockBaseMs }: Origin, { table, readings, sets, dataLength }: { table: Table; readings: Readings; sets: XattrSets; dataLength: number }): Uint8Array {
   const [contents, extents]: [number[], number[]] = [[], []];
   const seen = new Set<number>();
   for (let entry = 0; entry < table.count; entry += 1) {
@@ -48,13 +56,15 @@ export function encodeMemory(identity: string, { table, readings, sets, dataLeng
     }
   }
   const all = Array.from({ length: sets.count }, (_, set) => sets.get(set));
-  return serialize({ version: VERSION, identity, dataLength, contents: Float64Array.from(contents), extents: Float64Array.from(extents), sets: all } satisfies TreeMemory);
+  return serialize({ version: VERSION, identity, clockBaseMs, dataLength, contents: Float64Array.from(contents), extents: Float64Array.from(extents), sets: all } satisfies TreeMemory);
 }
 
 /** Which parts of the data blob are in use, rows of offset and length; undefined when nothing of it is of use here. */
-export function decodeMemory(bytes: Uint8Array, identity: string): { memory: TreeMemory; used: Float64Array<ArrayBuffer> } | undefined {
+export function decodeMemory(bytes: Uint8Array, { identity, clockBaseMs }: Origin): { memory: TreeMemory; used: Float64Array<ArrayBuffer> } | undefined {
   const memory = deserialize(bytes) as TreeMemory;
   if (memory.version !== VERSION || memory.identity !== identity) return undefined;
+  // A file could have been written at the very time of day at which it was written before.
+  if (clockBaseMs < memory.clockBaseMs - STEP_MS) return undefined;
   const used = usedRanges(memory.extents);
   let live = 0;
   for (let i = 1; i < used.length; i += 2) live += used[i] as number;

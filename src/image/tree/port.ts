@@ -1,4 +1,5 @@
 /** What the main thread and the worker of a tree say to each other. */
+import type { Origin } from './memory.ts';
 import type { PlannedPiece } from './planner.ts';
 import type { TreeKind } from './table.ts';
 
@@ -93,7 +94,7 @@ export interface ExtractionPlan {
 export interface Calls {
   // Saving.
   /** Undefined: the memory is of no use for this directory. Otherwise which parts of the last data blob it refers to, and that blob's length. */
-  remember: { args: { memory: Uint8Array; identity: string }; result: { used: Float64Array; dataLength: number } | undefined };
+  remember: { args: { memory: Uint8Array; origin: Origin }; result: { used: Float64Array; dataLength: number } | undefined };
   /** The parts of the blob that could not be had again. */
   recall: { args: { lost: Float64Array }; result: { files: number; bytes: number } };
   readAhead: { args: { nowMs: number }; result: void };
@@ -104,7 +105,7 @@ export interface Calls {
   /** Inode, size, mtime and ctime in ns, torn (0 or 1) of each slice of a piece. */
   read: { args: { number: number; slices: BigInt64Array }; result: void };
   counts: { args: undefined; result: ReadCounts };
-  finish: { args: { identity: string | undefined }; result: Finished };
+  finish: { args: { origin: Origin | undefined }; result: Finished };
   // Loading.
   decode: { args: { index: SharedArrayBuffer; dataLength: number }; result: DecodedCounts };
   page: { args: { from: number; count: number }; result: readonly TreeEntry[] };

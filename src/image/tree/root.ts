@@ -11,6 +11,14 @@ export function volatileFileSystem(fd: number): boolean {
   return memoryFileSystems.has(statfsSync(`/proc/self/fd/${fd}`).type);
 }
 
+/** ext2 to ext4, XFS, btrfs: on them every write, also the first to a page of a new mapping, changes ctime at once. */
+const promptFileSystems = new Set([0xef53, 0x58465342, 0x9123683e]);
+
+/** Whether ctime tells of every write that began since the file was looked at, also when nobody watched. */
+export function timesTell(fd: number): boolean {
+  return promptFileSystems.has(statfsSync(`/proc/self/fd/${fd}`).type);
+}
+
 /**
  * Opens a private view of the directory where the kernel can make one. It cannot of a mount in another mount namespace
  * (/proc/PID/root/…): then the directory itself is opened. The caller closes it with closeFd.

@@ -1,5 +1,5 @@
 /** Saves a tree of files as two blobs of a checkpoint: read ahead while its container runs, and completed while it is frozen. */
-import { fstatSync } from 'node:fs';
+import { fstatSync, readFileSync } from 'node:fs';
 import { systemClock } from '../../core/clock.ts';
 import type { Clock } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
@@ -8,7 +8,8 @@ import { closeFd } from '../../host/tree-calls.ts';
 import type { Piece, PieceResult } from '../../repository/stage/port.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { TreeCounts } from '../types.ts';
-import { openRoot, volatileFileSystem } from './root.ts';
+import type { Origin } from './memory.ts';
+import { openRoot, timesTell, volatileFileSystem } from './root.ts';
 import type { PlannedPiece } from './planner.ts';
 import type { Batch, Calls, Finished, ReadCounts } from './port.ts';
 import type { TreeKind } from './table.ts';
@@ -103,22 +104,24 @@ export class TreeSaver implements AsyncDisposable {
     await using resources = new AsyncDisposableStack();
     resources.use(this);
     const worker = this.#open();
-    const remember = this.#options.remember === true && !volatileFileSystem(this.#root as number);
-    const { entries, files, dataBytes, supersededBytes, warnings, memory, ...index } = await worker.call('finish', { identity: remember ? this.#identity() : undefined }, { signal });
+    const remember = this.#options.remember === true && timesTell(this.#root as number);
+    const { entries, files, dataBytes, supersededBytes, warnings, memory, ...index } = await worker.call('finish', { origin: remember ? this.#origin() : undefined }, { signal });
     await writeIndex(this.#options.writer, this.#options.prefix, index, signal);
     return { entries, files, dataBytes, kind: this.#options.kind, indexBytes: index.length, ahead: this.#ahead, frozen: this.#frozen, known: this.#known ?? { files: 0, bytes: 0 }, supersededBytes, memory, warnings };
   }
 
-  /** A copy of the directory, or another one in its place, has another inode or another birth. */
-  #identity(): string {
+  /** A copy of the directory, or another one in its place, has another inode or another birth. What a crash left of a file may be older than its times. */
+  #origin(): Origin {
     const { dev, ino, birthtimeNs } = fstatSync(this.#root as number, { bigint: true });
-    return `${dev}:${ino}:${birthtimeNs}:${this.#options.root}`;
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+    const uptimeSeconds = Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]);
+    return { identity: `${boot}:${dev}:${ino}:${birthtimeNs}:${this.#options.root}`, clockBaseMs: this.#clock.now() - uptimeSeconds * 1000 };
   }
 
   /** The data blob begins with what the last one had and is still in use, at the same places, so that the index stays as it was, too. */
   async #recall(worker: TreeWorker, signal: AbortSignal | undefined): Promise<ReadCounts> {
     const { memory, writer } = this.#options;
-    const found = memory === undefined ? undefined : await worker.call('remember', { memory, identity: this.#identity() }, { signal });
+    const found = memory === undefined || !timesTell(this.#root as number) ? undefined : await worker.call('remember', { memory, origin: this.#origin() }, { signal });
     if (found === undefined) return { files: 0, bytes: 0 };
     const blob = `${this.#options.prefix}data`;
     const lost: number[] = [];

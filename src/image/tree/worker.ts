@@ -36,8 +36,8 @@ function saving(setup: SaveSetup, checkCancelled: () => void): Handlers {
       });
     },
     counts: () => ({ files: scan.readings.roundFiles, bytes: scan.readings.roundBytes }),
-    remember: ({ memory, identity }) => {
-      remembered = decodeMemory(memory, identity);
+    remember: ({ memory, origin }) => {
+      remembered = decodeMemory(memory, origin);
       return remembered === undefined ? undefined : { used: remembered.used, dataLength: remembered.memory.dataLength };
     },
     recall: ({ lost }) => {
@@ -46,10 +46,10 @@ function saving(setup: SaveSetup, checkCancelled: () => void): Handlers {
       remembered = undefined;
       return { files: scan.readings.extents.contents, bytes: scan.readings.extents.length.subarray(0, scan.readings.extents.count).reduce((sum, length) => sum + length, 0) };
     },
-    finish: ({ identity }) => {
+    finish: ({ origin }) => {
       const dataLength = scan.planner.dataBytes;
       const encoded = encodeIndex({ table: scan.table, extents: scan.readings.extents, sets: scan.sets, kind: setup.kind, dataLength });
-      return { ...encoded, supersededBytes: dataLength - encoded.dataBytes, warnings: scan.warnings, memory: identity === undefined ? undefined : encodeMemory(identity, { table: scan.table, readings: scan.readings, sets: scan.sets, dataLength }) };
+      return { ...encoded, supersededBytes: dataLength - encoded.dataBytes, warnings: scan.warnings, memory: origin === undefined ? undefined : encodeMemory(origin, { table: scan.table, readings: scan.readings, sets: scan.sets, dataLength }) };
     },
   };
 }

@@ -1,10 +1,12 @@
 /** The next checkpoint of the same directory: what did not change is not read, what changed in any way is. */
 import assert from 'node:assert/strict';
-import { appendFileSync, chmodSync, cpSync, linkSync, mkdirSync, mkdtempSync, readdirSync, renameSync, rmSync, truncateSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { appendFileSync, chmodSync, cpSync, linkSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, statSync, truncateSync, unlinkSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as sleep } from 'node:timers/promises';
 import { systemClock } from '../../../src/core/clock.ts';
+import type { Clock } from '../../../src/core/clock.ts';
 import type { CheckpointId } from '../../../src/core/ids.ts';
 import { newCheckpointId } from '../../../src/core/ids.ts';
 import { lsetxattr } from '../../../src/host/libc.ts';
@@ -45,10 +47,10 @@ void describe('the next checkpoint of a directory', () => {
   }
 
   /** Saves, loads again, compares. */
-  async function save(root: string, last?: Saved, distrust: readonly string[] = []): Promise<Saved> {
+  async function save(root: string, last?: Saved, distrust: readonly string[] = [], clock: Clock = systemClock): Promise<Saved> {
     const writer = await repository.begin({ id: nextId(), lineage: last?.summary.lineage }, { signal });
     assert.equal(writer.ancestor, last?.summary.id);
-    await using saver = new TreeSaver({ writer, prefix: 'x/', root, kind: 'plain', memory: last?.counts.memory, remember: true });
+    await using saver = new TreeSaver({ writer, prefix: 'x/', root, kind: 'plain', memory: last?.counts.memory, remember: true, clock });
     await saver.readAhead({ signal });
     await saver.delta({ signal, distrust: distrust.map((path) => Buffer.from(path)) });
     const counts = await saver.finish({ signal });
@@ -141,6 +143,76 @@ void describe('the next checkpoint of a directory', () => {
     const second = await save(copy, first);
     assert.equal(second.counts.known.files, 0);
     assert.equal(second.counts.ahead.files + second.counts.frozen.files >= 21, true);
+  });
+
+  void it('is not fooled by a file that looks like the one before', async () => {
+    const root = source(40);
+    const at = (name: string): string => join(root, 'd', name);
+    // Half of them with times that somebody chose, as an archive does it.
+    for (let i = 0; i < 40; i += 2) utimesSync(at(`f${i}`), 1000, 1000);
+    linkSync(at('f9'), at('f9-twin'));
+    await settle();
+    const first = await save(root);
+    const forged = (name: string, text: string): void => {
+      const { size, atimeMs, mtimeMs } = statSync(at(name));
+      writeFileSync(at(`${name}.new`), text.repeat(size).slice(0, size));
+      utimesSync(at(`${name}.new`), atimeMs / 1000, mtimeMs / 1000);
+    };
+    // Same size and mtime: replaced by a rename, by a hard link, written in place, and through a name that is gone again.
+    forged('f2', 'renamed over ');
+    renameSync(at('f2.new'), at('f2'));
+    forged('f4', 'linked instead ');
+    unlinkSync(at('f4'));
+    linkSync(at('f4.new'), at('f4'));
+    unlinkSync(at('f4.new'));
+    const { size } = statSync(at('f6'));
+    writeFileSync(at('f6'), 'in place '.repeat(size).slice(0, size));
+    utimesSync(at('f6'), 1000, 1000);
+    linkSync(at('f8'), at('f8-other'));
+    writeFileSync(at('f8-other'), 'by another name '.repeat(size).slice(0, statSync(at('f8')).size));
+    utimesSync(at('f8'), 1000, 1000);
+    unlinkSync(at('f8-other'));
+    unlinkSync(at('f9'));
+    // An inode that is used again.
+    const { ino, size: length } = statSync(at('f10'));
+    unlinkSync(at('f10'));
+    for (let i = 0; i < 200; i += 1) {
+      writeFileSync(at('f10'), 'born again '.repeat(length).slice(0, length));
+      if (statSync(at('f10')).ino === ino) break;
+      renameSync(at('f10'), at(`not-${i}`));
+    }
+    utimesSync(at('f10'), 1000, 1000);
+    // save() compares every byte with what is there.
+    const second = await save(root, first);
+    assert.ok(second.counts.ahead.files >= 5, `${second.counts.ahead.files} files`);
+  });
+
+  void it('sees what was written through a mapping that came and went in between', async () => {
+    const root = source(5);
+    const path = join(root, 'd/f1');
+    await settle();
+    const first = await save(root);
+    execFileSync('python3', ['-c', `import mmap\nwith open(${JSON.stringify(path)}, 'r+b') as file:\n  with mmap.mmap(file.fileno(), 0) as view: view[5:15] = b'mapped one'\n`]);
+    assert.ok(readFileSync(path, 'latin1').includes('mapped one'));
+    const second = await save(root, first);
+    assert.equal(second.counts.ahead.files, 1);
+  });
+
+  void it('forgets everything when the clock was set back, or the machine was booted again', async () => {
+    const root = source(5);
+    await settle();
+    const first = await save(root);
+    const back: Clock = { ...systemClock, now: () => Date.now() - 3_600_000 };
+    assert.equal((await save(root, first, [], back)).counts.known.files, 0);
+    const second = await save(root, undefined);
+    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+    const memory = Buffer.from(second.counts.memory ?? []);
+    const place = memory.indexOf(boot, 0, 'latin1');
+    assert.ok(place > 0);
+    memory.write('0', place, 'latin1');
+    memory.write('1', place + 1, 'latin1');
+    assert.equal((await save(root, { ...second, counts: { ...second.counts, memory } })).counts.known.files, 0);
+    assert.equal((await save(root, second.counts.memory === undefined ? undefined : await save(root))).counts.known.files, 6);
   });
 
   void it('reads what the last checkpoint does not have any more', async () => {
