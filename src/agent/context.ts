@@ -26,6 +26,7 @@ export interface AgentSettings {
   readonly stateDirectory: string;
   readonly runDirectory: string;
   readonly memoryPath: 'auto' | 'directory' | 'page-server';
+  readonly preDump: 'auto' | 'never';
   /** Bounds of one freeze, for checkpoints that leave the container running and for those that stop it. */
   readonly freezeBudgetMs: number;
   readonly stopBudgetMs: number;

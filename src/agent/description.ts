@@ -69,6 +69,8 @@ export interface PodDescription {
   readonly version: typeof DESCRIPTION_VERSION;
   readonly mode: 'stop' | 'leave-running';
   readonly memoryPath: 'directory' | 'page-server';
+  /** Rounds before the freeze that the memory was read in; absent when there were none. */
+  readonly preDump?: readonly { readonly pages: number; readonly ms: number; readonly frozenMs: number }[];
   readonly frozenAtMs: number;
   /** Until the thaw; of a container that was stopped: until the manifest was written. */
   readonly frozenMs: number;

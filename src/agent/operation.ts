@@ -54,6 +54,7 @@ export class Operation {
   readonly #abort = new AbortController();
   readonly #timer: NodeJS.Timeout;
   readonly #startedMs: number;
+  readonly #begun: number;
   readonly #hooks: ((step: string) => void)[] = [];
   #state: OperationState = 'running';
   #step = '';
@@ -68,6 +69,7 @@ export class Operation {
     this.id = options.id;
     this.#options = options;
     this.#startedMs = options.clock.now();
+    this.#begun = options.clock.monotonic();
     this.#timer = setTimeout(() => {
       this.cancel(new StasisError('DEADLINE_EXCEEDED', `the operation did not end within ${options.deadlineMs} ms`, { hint: 'give it a longer deadline' }));
     }, options.deadlineMs);
@@ -77,6 +79,11 @@ export class Operation {
   /** Aborted by a cancel or the deadline, with a StasisError as reason. */
   get signal(): AbortSignal {
     return this.#abort.signal;
+  }
+
+  /** Until the deadline. */
+  get remainingMs(): number {
+    return this.#options.deadlineMs - (this.#options.clock.monotonic() - this.#begun);
   }
 
   /** Called with the name of every step before it begins; the journal listens. */

@@ -17,6 +17,8 @@ import { readMountinfo } from './mountinfo.ts';
 export interface Reservation {
   /** Gives the memory to whoever writes next: right before the dump. Twice is fine. */
   release(): Promise<void>;
+  /** After release: takes it back, or a part of it, and touches it again, when what was written meanwhile is gone. Throws NO_SPACE. */
+  refill(options: { signal: AbortSignal | undefined; bytes?: number | undefined }): Promise<void>;
 }
 
 export interface StagingArea extends AsyncDisposable {
@@ -152,8 +154,8 @@ class Area implements StagingArea {
   async reserve(bytes: number, { signal }: { signal: AbortSignal | undefined }): Promise<Reservation> {
     this.#book(bytes);
     try {
-      const balloon = new Balloon(join(this.directory, `reserved-${this.#balloons++}`));
-      await balloon.inflate(bytes, signal);
+      const balloon = new Balloon(join(this.directory, `reserved-${this.#balloons++}`), bytes);
+      await balloon.refill({ signal });
       return balloon;
     } catch (error) {
       this.bookedBytes -= bytes;
@@ -200,13 +202,16 @@ const CHECK_BYTES = 256 * MiB;
 /** A file of zeros that holds the place. Written rather than fallocated: that runs in the threads of the pool and is as fast. */
 class Balloon implements Reservation {
   readonly #path: string;
+  readonly #bytes: number;
   #file: FileHandle | undefined;
 
-  constructor(path: string) {
+  constructor(path: string, bytes: number) {
     this.#path = path;
+    this.#bytes = bytes;
   }
 
-  async inflate(bytes: number, signal: AbortSignal | undefined): Promise<void> {
+  async refill({ signal, bytes: wanted = this.#bytes }: { signal: AbortSignal | undefined; bytes?: number | undefined }): Promise<void> {
+    const bytes = Math.min(wanted, this.#bytes);
     const file = await open(this.#path, 'wx', 0o600);
     this.#file = file;
     const zeros = Buffer.alloc(Math.min(STEP_BYTES, bytes));

@@ -3,6 +3,9 @@
  * This room knows CRIU's formats and overlayfs; it does not run CRIU and does not know containers' runtimes.
  */
 import type { CheckpointReader, CheckpointWriter } from '../repository/types.ts';
+import type { MemoryLayers } from './criu/layers.ts';
+
+export type MemoryRounds = MemoryLayers;
 
 /** Numbers about a set of CRIU images, for progress, tables and `inspect`. */
 export interface CriuImageSummary {
@@ -50,6 +53,8 @@ export interface CriuReport {
 /** Memory that came over a page server and is in the checkpoint already: one pagemap and its pages. */
 export interface ReceivedMemory {
   readonly pageSize: number;
+  /** Of a round of several: not yet under the names of a checkpoint. */
+  readonly layers?: readonly MemoryLayer[];
   readonly images: readonly {
     readonly pagemap: string;
     readonly kind: 'task' | 'shmem';
@@ -60,12 +65,24 @@ export interface ReceivedMemory {
   }[];
 }
 
+/** The memory of one address space out of one round of several (criu/layers.ts): its pages are in a blob of their own. */
+export interface MemoryLayer {
+  readonly pagemap: string;
+  readonly kind: 'task' | 'shmem';
+  readonly id: number;
+  readonly pagesId: number;
+  readonly blob: string;
+  /** As in the pagemap: pages that are in the blob, one after the other, and pages that the round before has. */
+  readonly runs: readonly { readonly address: number; readonly pages: number; readonly flags: number }[];
+}
+
 /**
  * Saves a CRIU image directory under `prefix` ("containers/0/criu/"). Memory is cut at windows of the address space.
  * `received`: the memory of this dump that a page server has saved under the same prefix.
+ * `layers`: the rounds before this dump, which is the last one.
  */
 export interface SaveImages {
-  (writer: CheckpointWriter, prefix: string, imageDir: string, options: { signal: AbortSignal | undefined; onBytes?: (count: number) => void; received?: ReceivedMemory }): Promise<CriuImageSummary>;
+  (writer: CheckpointWriter, prefix: string, imageDir: string, options: { signal: AbortSignal | undefined; onBytes?: (count: number) => void; received?: ReceivedMemory; layers?: MemoryRounds }): Promise<CriuImageSummary>;
 }
 
 /** Rebuilds the directory, byte for byte, files 0600, fresh (fails if not empty). Names are checked: no path separators. */

@@ -3,7 +3,7 @@ import { isStasisError } from '../core/errors.ts';
 import type { CheckpointId } from '../core/ids.ts';
 import type { Sodium } from './crypto/port.ts';
 import type { SegmentList } from './format/segments.ts';
-import { ZERO } from './format/segments.ts';
+import { ZERO, copySegments } from './format/segments.ts';
 import { wearMissing } from './intact.ts';
 import type { OpenManifest } from './manifests.ts';
 import { MAX_RECORD_BYTES, PAGES_BLOB, readRecords } from './page-records.ts';
@@ -51,24 +51,11 @@ export class Ancestor {
     const source = this.#manifest.tables.blobs.get(blob);
     if (source === undefined || offset + length > source.length) return undefined;
     const end = offset + length;
-    const first = source.find(offset);
-    for (let i = first; i < source.count && source.start(i) < end; i += 1) {
+    for (let i = source.find(offset); i < source.count && source.start(i) < end; i += 1) {
       const chunk = source.chunk(i);
       if (chunk !== ZERO && (this.#numbers[chunk] ?? -1) < 0) return undefined;
     }
-    let data = 0;
-    for (let i = first; i < source.count && source.start(i) < end; i += 1) {
-      const from = Math.max(offset, source.start(i));
-      const size = Math.min(end, source.end(i)) - from;
-      const chunk = source.chunk(i);
-      if (chunk === ZERO) {
-        target.zeros(size);
-        continue;
-      }
-      target.data(this.#numbers[chunk] as number, source.chunkOffset(i) + from - source.start(i), size);
-      data += size;
-    }
-    return data;
+    return copySegments(source, offset, length, target, this.#numbers);
   }
 }
 

@@ -54,6 +54,10 @@ export interface CheckpointWriter {
   readonly ancestor: CheckpointId | undefined;
   /** Appends a part of the ancestor's blob of the same name, by reference. False, and nothing is done, where it cannot be referred to: read it again. */
   reuse(blob: string, offset: number, length: number): boolean;
+  /** Appends a part of another blob of this checkpoint, by reference. */
+  splice(blob: string, from: string, offset: number, length: number): void;
+  /** Leaves out of the checkpoint all blobs whose names begin so. What others have of them stays theirs. */
+  drop(prefix: string): void;
   bytes(): ByteCounts;
   /** Waits until all packs are durable, then writes the manifest. The checkpoint exists when this resolves. */
   commit(description: Description, options: { signal: AbortSignal | undefined }): Promise<CheckpointSummary>;

@@ -9,7 +9,7 @@ import { MAX_BLOBS } from './format/limits.ts';
 import { lineageName, packName, packsOf } from './format/names.ts';
 import type { Garbage } from './garbage.ts';
 import type { Marks } from './marks.ts';
-import { SegmentList, ZERO } from './format/segments.ts';
+import { SegmentList, ZERO, copySegments } from './format/segments.ts';
 import type { NewLineage, OpenLineage } from './lineages.ts';
 import type { Ancestor } from './ancestor.ts';
 import type { Manifests } from './manifests.ts';
@@ -128,6 +128,24 @@ export class Writer implements CheckpointWriter {
     this.#counts.zero += length - data;
     this.#counts.reused += data;
     return true;
+  }
+
+  splice(blob: string, from: string, offset: number, length: number): void {
+    const source = this.#blobs.get(from);
+    invariant(source !== undefined && from !== blob && offset + length <= source.length, `${length} bytes at ${offset} of ${from} are there`);
+    const target = this.#blob(blob);
+    const data = copySegments(source, offset, length, target);
+    this.#counts.raw += length;
+    this.#counts.zero += length - data;
+  }
+
+  drop(prefix: string): void {
+    for (const [blob, segments] of this.#blobs) {
+      if (!blob.startsWith(prefix)) continue;
+      this.#blobs.delete(blob);
+      this.#counts.raw -= segments.length;
+      this.#counts.zero -= segments.zeroBytes();
+    }
   }
 
   async putSmall(blob: string, bytes: Uint8Array, { signal }: { signal: AbortSignal | undefined }): Promise<void> {

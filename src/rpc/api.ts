@@ -8,10 +8,12 @@ import type { ExportCheckpointRequest, ExportEvent, ImportEvent, ImportMessage }
 import type {
   CheckRepositoryEvent, CheckRepositoryRequest, PinCheckpointRequest, PinCheckpointResponse, PruneRepositoryEvent, PruneRepositoryRequest, RepositoryStatsRequest, RepositoryStatsResponse,
 } from './api-repository.ts';
+import type { CheckpointResult, PreDump } from './api-checkpoint.ts';
 import type { Role } from './roles.ts';
 import type { ProbeStoreRequest, ProbeStoreResponse } from './store-report.ts';
 
 export type * from './api-keys.ts';
+export type * from './api-checkpoint.ts';
 export type * from './api-repository.ts';
 
 export type MemoryPath = 'auto' | 'directory' | 'page-server';
@@ -31,6 +33,8 @@ export interface CheckpointRequest {
   readonly extUnixSk: boolean;
   readonly shellJob: boolean;
   readonly memoryPath?: MemoryPath;
+  /** Absent: as configured on the node. */
+  readonly preDump?: PreDump;
   readonly freezeBudgetMs?: number;
   readonly deadlineMs?: number;
   readonly newLineage: boolean;
@@ -90,26 +94,6 @@ export interface ByteCounts {
   readonly zero: number;
   readonly reused: number;
   readonly stored: number;
-}
-
-export interface CheckpointResult {
-  readonly operationId: string;
-  readonly checkpoint: string;
-  readonly lineage: string;
-  readonly parent?: string;
-  readonly container: string;
-  readonly phases: readonly Phase[];
-  readonly frozenMs: number;
-  readonly totalMs: number;
-  readonly bytes: ByteCounts;
-  readonly ratio: number;
-  readonly bytesPerSecond: number;
-  readonly memoryPath: MemoryPath;
-  readonly findings: readonly Finding[];
-  readonly notIncluded: readonly string[];
-  readonly leftRunning: boolean;
-  /** "null": the checkpoint is not encrypted. */
-  readonly cipher: string;
 }
 
 export interface RestoreResult {

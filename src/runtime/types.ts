@@ -112,6 +112,10 @@ export interface DumpRequest {
   readonly criuConfig: string;
   /** Goes into the environment of the runtime and its hooks, for whoever reads their logs; processes are found by their session. */
   readonly operationId: string;
+  /** Only memory is written, and the container goes on: a round before the dump. */
+  readonly preDump?: boolean;
+  /** The image directory of the round before, relative to this one ("../pre-1"): pages that did not change since are left out. */
+  readonly parent?: string | undefined;
   /** Where the post-dump hook meets the guard; in the environment as STASIS_GUARD_DIR. */
   readonly guardDirectory?: string;
 }

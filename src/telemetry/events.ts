@@ -23,6 +23,7 @@ export const events = {
   'checkpoint.started': { level: 'info', meaning: 'A checkpoint begins; with who asked and why.' },
   'checkpoint.refused': { level: 'warn', meaning: 'The preflight found that the container cannot be checkpointed.' },
   'checkpoint.plaintext': { level: 'warn', meaning: 'A checkpoint is written without encryption, because repository.plaintextFor names its container; with the setting, the namespace, who asked and why. An audit event.' },
+  'predump.failed': { level: 'warn', meaning: 'Memory could not be read before the freeze; the container went on, and the dump holds all of it. With the error.' },
   'checkpoint.frozen': { level: 'info', meaning: 'The container stands still from now on.' },
   'checkpoint.thawed': { level: 'info', meaning: 'The container runs again; with how long it was frozen.' },
   'checkpoint.committed': { level: 'info', meaning: 'The manifest is durable: the checkpoint is visible; with its bytes.' },

@@ -161,3 +161,35 @@ void test('without the records of pages, or with damaged ones, more is stored an
     assert.ok(second.bytes.stored > 50 * PAGE * 1.2, 'the records were damaged');
   });
 });
+
+void test('a blob is put together out of parts of others, which are left out', async () => {
+  const first = Buffer.concat([randomBytes(3 * MiB), Buffer.alloc(MiB), randomBytes(2 * MiB)]);
+  const second = scatter(first, 40).subarray(0, 2 * MiB);
+  await withRepository({}, async (repository) => {
+    let lineage: Lineage | undefined;
+    // The second time most of it is in the lineage already, page by page.
+    for (const memory of [first, scatter(first, 100)]) {
+      const writer = await repository.begin({ id: nextId(), lineage }, anySignal);
+      await writer.append('round/1', piecesOf(memory, MiB), anySignal);
+      await writer.append('round/2', piecesOf(second, MiB), anySignal);
+      const parts: Buffer[] = [];
+      await writer.append('memory', [], anySignal);
+      for (let at = 0; at < memory.length;) {
+        const length = Math.min((1 + randomInt(70)) * PAGE, memory.length - at);
+        const fresh = at + length <= second.length && randomInt(3) === 0;
+        writer.splice('memory', fresh ? 'round/2' : 'round/1', at, length);
+        parts.push((fresh ? second : memory).subarray(at, at + length));
+        at += length;
+      }
+      writer.drop('round/');
+      const { id, bytes, lineage: own } = await writer.commit({}, anySignal);
+      lineage = own;
+      assert.equal(bytes.raw, memory.length);
+      assert.ok(bytes.zero >= MiB - 100 * PAGE && bytes.zero <= MiB, `${bytes.zero} bytes of zeros`);
+      assert.ok((await load(repository, id)).equals(Buffer.concat(parts)));
+      assert.deepEqual((await repository.verify(id, anySignal)).problems, []);
+      assert.deepEqual([...(await repository.open(id, anySignal)).blobs.keys()].filter((name) => name.startsWith('round/')), []);
+      assert.deepEqual((await repository.maintenance.check({ signal: undefined, readData: true })).problems, []);
+    }
+  });
+});

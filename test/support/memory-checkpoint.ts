@@ -35,6 +35,14 @@ export class MemoryCheckpoint implements CheckpointWriter, CheckpointReader {
     return false;
   }
 
+  splice(blob: string, from: string, offset: number, length: number): void {
+    this.#list(blob).push({ bytes: this.blob(from).subarray(offset, offset + length), zeroPages: true });
+  }
+
+  drop(prefix: string): void {
+    for (const blob of this.pieces.keys()) if (blob.startsWith(prefix)) this.pieces.delete(blob);
+  }
+
   appendZeros(blob: string, length: number): void {
     this.#list(blob).push({ bytes: Buffer.alloc(length), zeroPages: true });
   }

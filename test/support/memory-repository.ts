@@ -38,6 +38,14 @@ export class MemoryWriter implements CheckpointWriter {
     return false;
   }
 
+  splice(blob: string, from: string, offset: number, length: number): void {
+    this.#list(blob).push(this.blob(from).subarray(offset, offset + length));
+  }
+
+  drop(prefix: string): void {
+    for (const blob of this.blobs.keys()) if (blob.startsWith(prefix)) this.blobs.delete(blob);
+  }
+
   appendZeros(blob: string, length: number): void {
     this.#list(blob).push(Buffer.alloc(length));
   }

@@ -4,6 +4,7 @@
  *   examine     is it possible, and what would be lost? nothing is touched
  *   prepare     space reserved, memory warmed, journal written, guard armed
  *   read-ahead  files are read and stored while the container runs
+ *   pre-dump    where the kernel tracks written pages: memory is read and stored while the container runs
  *   freeze      every task stands still
  *   dump        criu writes memory and state; what changed in the files since is read again
  *   thaw        the container goes on (not when it shall stop)
@@ -21,13 +22,16 @@ import { rememberLineage } from '../lineages.ts';
 import type { Operation, Phase } from '../operation.ts';
 import { expireAfterCheckpoint } from '../retention/apply.ts';
 import { describe } from './describe.ts';
+import type { PreDumpMode, PreDumped } from './pre-dump.ts';
 import { prepareCheckpoint, type PreparedCheckpoint } from './prepare.ts';
 
-export const CHECKPOINT_STEPS = ['examine', 'prepare', 'read-ahead', 'freeze', 'dump', 'thaw', 'seal', 'commit', 'finish'] as const;
+export const CHECKPOINT_STEPS = ['examine', 'prepare', 'read-ahead', 'pre-dump', 'freeze', 'dump', 'thaw', 'seal', 'commit', 'finish'] as const;
 
 export interface CheckpointRequest {
   readonly flags: CheckpointFlags;
   readonly memoryPath: 'auto' | 'directory' | 'page-server';
+  /** Undefined: as configured. */
+  readonly preDump: PreDumpMode | undefined;
   /** Undefined: the configured one. */
   readonly freezeBudgetMs: number | undefined;
   /** Who asked and why, for the provenance. */
@@ -46,6 +50,7 @@ export interface CheckpointOutcome {
   readonly frozenMs: number;
   readonly totalMs: number;
   readonly memoryPath: 'directory' | 'page-server';
+  readonly preDumped: PreDumped;
   readonly stats: DumpStats | undefined;
   readonly findings: readonly Finding[];
   readonly notSaved: readonly string[];
@@ -56,6 +61,7 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   const verdict = await operation.step('examine', (signal) => examineOrRefuse(agent, container, request.flags, signal));
   await using prepared = await operation.step('prepare', (signal) => prepareCheckpoint(agent, container, verdict, request, operation, signal));
   await operation.step('read-ahead', (signal) => prepared.readAhead(signal));
+  await operation.step('pre-dump', (signal) => prepared.preDump(signal));
   await operation.step('freeze', (signal) => prepared.freeze(signal));
   agent.log.event('checkpoint.frozen', { operation_id: operation.id, container_id: container.id });
   await operation.step('dump', (signal) => prepared.dump(signal));
@@ -69,7 +75,7 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   expireAfterCheckpoint(agent, summary.lineage);
   return {
     summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
-    memoryPath: prepared.memoryPath, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,
+    memoryPath: prepared.memoryPath, preDumped: prepared.preDumped, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,
   };
 }
 

@@ -16,6 +16,7 @@ export function describe(agent: AgentContext, prepared: CheckpointInProgress, op
     version: DESCRIPTION_VERSION,
     mode: prepared.stop ? 'stop' : 'leave-running',
     memoryPath: prepared.memoryPath,
+    ...(prepared.preDumped.plain === undefined ? { preDump: prepared.preDumped.rounds } : {}),
     frozenAtMs: prepared.frozenAtMs,
     frozenMs: prepared.frozenMs,
     phases: operation.phases,

@@ -63,6 +63,20 @@ export class FrozenContainer implements AsyncDisposable {
     return this.#freezer.pids();
   }
 
+  /** Around something that freezes the container by itself for a moment, and lets it go on. Instead of freeze(). */
+  async guarded<T>(body: () => Promise<T>): Promise<T> {
+    await this.#guard.start();
+    try {
+      return await body();
+    } catch (error) {
+      // Whoever died may have left it frozen.
+      if (!this.#wasPaused && processAlive(this.#options.container.pid, this.#options.container.pidStart)) this.#freezer.thaw();
+      throw error;
+    } finally {
+      if (!this.#guard.fired) this.#guard.decide('released');
+    }
+  }
+
   async freeze(signal: AbortSignal): Promise<void> {
     await this.#guard.start();
     this.#frozenAt = this.#options.clock.monotonic();

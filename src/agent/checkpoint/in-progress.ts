@@ -6,7 +6,7 @@ import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import { budgetExceeded } from '../../host/guard.ts';
 import { processRuns } from '../../host/proc.ts';
-import { readDumpStats, saveImages } from '../../image/criu/index.ts';
+import { readDumpStats, saveImages, type MemoryLayers } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
 import type { CheckpointSummary, CheckpointWriter, Description } from '../../repository/types.ts';
@@ -19,6 +19,7 @@ import type { CheckpointRequest } from './checkpoint.ts';
 import type { FrozenContainer } from './frozen-container.ts';
 import type { Reservation } from '../retention/quota.ts';
 import type { MemoryPath } from './memory-path.ts';
+import { parentOf, preDump, type PreDumped } from './pre-dump.ts';
 import { sharedWritableFiles } from './shared-mappings.ts';
 
 export interface SavedTree {
@@ -40,6 +41,9 @@ export interface InProgressParts {
   readonly directories: { readonly images: string; readonly work: string };
   readonly writer: CheckpointWriter;
   readonly memory: MemoryPath;
+  readonly layers: MemoryLayers;
+  /** Why there are no rounds before the freeze; undefined: there are. */
+  readonly plain: string | undefined;
   readonly trees: readonly SavedTree[];
   readonly frozen: FrozenContainer;
   readonly criuConfig: string;
@@ -62,12 +66,14 @@ export class CheckpointInProgress implements AsyncDisposable {
   #undoing = false;
   #frozenAtMs = 0;
   #distrusted: readonly Buffer[] = [];
+  #preDumped: PreDumped;
   #images: CriuImageSummary | undefined;
   #stats: DumpStats | undefined;
   readonly #treeCounts = new Map<string, SavedTreeCounts>();
 
   constructor(parts: InProgressParts) {
     this.#parts = parts;
+    this.#preDumped = { rounds: [], plain: parts.plain };
   }
 
   get container(): Container { return this.#parts.container; }
@@ -77,6 +83,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   get trees(): readonly SavedTree[] { return this.#parts.trees; }
   get stop(): boolean { return this.#parts.stop; }
   get memoryPath(): 'directory' | 'page-server' { return this.#parts.memory.name; }
+  get preDumped(): PreDumped { return this.#preDumped; }
   get stats(): DumpStats | undefined { return this.#stats; }
   get frozenMs(): number { return this.#parts.frozen.frozenMs; }
   get frozenAtMs(): number { return this.#frozenAtMs; }
@@ -106,6 +113,11 @@ export class CheckpointInProgress implements AsyncDisposable {
     await this.#parts.reservation.wrote(this.writer.bytes().stored, { signal });
   }
 
+  /** Nothing where it does not pay. */
+  async preDump(signal: AbortSignal): Promise<void> {
+    if (this.#parts.plain === undefined) this.#preDumped = await preDump(this.#parts, signal);
+  }
+
   async freeze(signal: AbortSignal): Promise<void> {
     await this.#parts.memory.release();
     this.#frozenAtMs = this.#parts.agent.clock.now();
@@ -118,7 +130,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     const { container, directories, memory, frozen, agent, operation } = this.#parts;
     // A cancel does not kill criu in the middle: it may take its victim with it. It ends by itself, and the budget bounds it.
     const dumping = dump({
-      container, flags: this.request.flags, imageDir: directories.images, workDir: directories.work, pageServer: memory.pageServer,
+      container, flags: this.request.flags, imageDir: directories.images, workDir: directories.work, pageServer: memory.pageServer, parent: parentOf(this.#preDumped),
       criuConfig: this.#parts.criuConfig, operationId: operation.id, guardDirectory: this.#parts.guardDirectory,
     }, agent.toolchain, { signal: undefined, timeoutMs: this.#parts.budgetMs });
     this.#dump = dumping;
@@ -168,10 +180,10 @@ export class CheckpointInProgress implements AsyncDisposable {
   }
 
   async seal(signal: AbortSignal): Promise<void> {
-    const { directories, writer, memory, operation } = this.#parts;
+    const { directories, writer, memory, layers, operation } = this.#parts;
     const onBytes = (count: number): void => operation.addBytes(count);
     const received = await memory.received();
-    this.#images = await saveImages(writer, IMAGES_PREFIX, directories.images, { signal, onBytes, ...(received === undefined ? {} : { received }) });
+    this.#images = await saveImages(writer, IMAGES_PREFIX, directories.images, { signal, onBytes, layers, ...(received === undefined ? {} : { received }) });
     for (const tree of this.trees) this.#treeCounts.set(tree.prefix, await tree.saver.finish({ signal }));
   }
 

@@ -3,11 +3,14 @@
  * beforehand; it freezes shortest (docs/BENCHMARKS.md) and takes as much memory as the container holds. Over the page server: the
  * memory needed is bounded, and when the container holds more than that, criu waits for the sealing.
  */
+import { stat, truncate } from 'node:fs/promises';
+import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
 import type { StagingArea } from '../../host/staging.ts';
+import { pagesName, saveRound, type MemoryLayers } from '../../image/criu/index.ts';
 import { SlabPool, startPageServer, type PageServer } from '../../image/page-server/index.ts';
-import type { ReceivedMemory } from '../../image/types.ts';
+import type { MemoryLayer, ReceivedMemory } from '../../image/types.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { Container, Verdict } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
@@ -20,8 +23,32 @@ export interface MemoryPath extends AsyncDisposable {
   readonly pageServer: string | undefined;
   /** The reserved memory becomes criu's. */
   release(): Promise<void>;
+  /** For a dump before the last one, while the container runs. */
+  openRound(): Promise<MemoryRound>;
+  /** After rounds: so much memory is reserved and touched again, all of it unless told. */
+  renew(bytes: number | undefined): Promise<void>;
   /** After the dump: what came over the page server, when the writer has all of it. */
   received(): Promise<ReceivedMemory | undefined>;
+}
+
+export interface MemoryRound extends AsyncDisposable {
+  /** For the runtime's --page-server. */
+  readonly pageServer: string | undefined;
+  /** After the dump: its memory, when the writer has all of it. From then on its images take no space. */
+  taken(imageDir: string): Promise<readonly MemoryLayer[]>;
+}
+
+export interface MemoryTarget {
+  readonly staging: StagingArea;
+  readonly writer: CheckpointWriter;
+  readonly prefix: string;
+  readonly verdict: Verdict;
+  readonly layers: MemoryLayers;
+}
+
+interface PathOptions {
+  readonly signal: AbortSignal;
+  readonly onBytes: (count: number) => void;
 }
 
 /** Metadata images, ghost files and archives of small tmpfs mounts beside the memory. */
@@ -49,25 +76,57 @@ export function chooseMemoryPath(agent: AgentContext, container: Container, verd
   });
 }
 
-export async function openMemoryPath(agent: AgentContext, name: MemoryPathName, target: { staging: StagingArea; writer: CheckpointWriter; prefix: string; verdict: Verdict }, options: { signal: AbortSignal; onBytes: (count: number) => void }): Promise<MemoryPath> {
-  const needed = imagesEstimate(target.verdict);
-  if (name === 'directory') {
-    const reservation = await target.staging.reserve(needed, { signal: options.signal });
-    return { name, pageServer: undefined, release: () => reservation.release(), received: async () => undefined, [Symbol.asyncDispose]: () => reservation.release() };
-  }
-  const reservation = await target.staging.reserve(IMAGES_MARGIN_BYTES, { signal: options.signal });
-  const bytes = Math.max(MIN_SLABS_BYTES, Math.min(needed, agent.staging.availableBytes()));
+export async function openMemoryPath(agent: AgentContext, name: MemoryPathName, target: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
+  return name === 'directory' ? openDirectory(target, options) : openPageServer(agent, target, options);
+}
+
+async function openDirectory({ staging, writer, verdict, layers }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
+  const reservation = await staging.reserve(imagesEstimate(verdict), { signal: options.signal });
+  return {
+    name: 'directory', pageServer: undefined, release: () => reservation.release(), received: async () => undefined,
+    renew: (bytes) => reservation.refill({ signal: options.signal, bytes }),
+    openRound: async () => {
+      await reservation.release();
+      return {
+        pageServer: undefined,
+        taken: async (imageDir) => {
+          const images = await saveRound(writer, layers.begin(), imageDir, options);
+          for (const { pagesId } of images) await hollow(join(imageDir, pagesName(pagesId)));
+          return images;
+        },
+        [Symbol.asyncDispose]: async () => {},
+      };
+    },
+    [Symbol.asyncDispose]: () => reservation.release(),
+  };
+}
+
+async function openPageServer(agent: AgentContext, { staging, writer, prefix, verdict, layers }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
+  const reservation = await staging.reserve(IMAGES_MARGIN_BYTES, { signal: options.signal });
+  const bytes = Math.max(MIN_SLABS_BYTES, Math.min(imagesEstimate(verdict), agent.staging.availableBytes()));
   const pool = await SlabPool.create(bytes, { signal: options.signal });
+  const common = { writer, prefix, pool, criu: agent.toolchain.criu.version, ...options };
   const server: PageServer = await startPageServer({
-    writer: target.writer, prefix: target.prefix, pool, criu: agent.toolchain.criu.version, signal: options.signal, onBytes: options.onBytes,
+    ...common, rounds: { layers, round: false },
     // All pages are in the slabs: the container need not wait for their sealing.
     onClose: async () => {},
   });
   return {
-    name, pageServer: server.address, release: () => reservation.release(), received: () => server.received,
+    name: 'page-server', pageServer: server.address, release: () => reservation.release(), received: () => server.received, renew: async () => {},
+    openRound: async () => {
+      const round = await startPageServer({ ...common, rounds: { layers, round: true } });
+      return { pageServer: round.address, taken: async () => (await round.received).layers ?? [], [Symbol.asyncDispose]: () => round[Symbol.asyncDispose]() };
+    },
     [Symbol.asyncDispose]: async () => {
       await server[Symbol.asyncDispose]();
       await reservation.release();
     },
   };
+}
+
+/** The file stays as long as it was, for criu, which opens it and reads nothing of it. */
+async function hollow(path: string): Promise<void> {
+  const { size } = await stat(path);
+  await truncate(path, 0);
+  await truncate(path, size);
 }

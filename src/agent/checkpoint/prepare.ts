@@ -7,6 +7,7 @@ import { MiB, formatBytes } from '../../core/units.ts';
 import { criuConfig, mustLeaveRunning, namespaceOf } from '../../runtime/index.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { Container, Verdict } from '../../runtime/types.ts';
+import { MemoryLayers } from '../../image/criu/index.ts';
 import { TreeSaver } from '../../image/tree/index.ts';
 import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
@@ -15,6 +16,7 @@ import { FrozenContainer } from './frozen-container.ts';
 import { mostStored } from '../retention/quota.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
+import { whyPlain } from './pre-dump.ts';
 import { plaintextSelector } from '../plaintext.ts';
 import { CheckpointInProgress, IMAGES_PREFIX, type SavedTree } from './in-progress.ts';
 
@@ -61,7 +63,8 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     container, guardScript: settings.scripts.guard, guardDirectory, budgetMs, clock: agent.clock, stop: stop ? stopMethod(agent, container) : undefined,
   });
   undo.defer(async () => (await arming.catch(() => undefined))?.[Symbol.asyncDispose]());
-  const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict }, { signal, onBytes: (count) => operation.addBytes(count) }));
+  const layers = new MemoryLayers();
+  const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict, layers }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
   writeFileSync(criu, criuConfig({
     timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
@@ -71,8 +74,8 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   // On top of the stack: whatever else is to be undone, the container goes on first.
   const frozen = undo.use(await arming);
   return new CheckpointInProgress({
-    agent, operation, container, reservation, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, trees, frozen, criuConfig: criu, guardDirectory,
-    undo: undo.move(), mark: (state) => { manifest = state; },
+    agent, operation, container, reservation, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, layers, trees, frozen, criuConfig: criu, guardDirectory,
+    plain: whyPlain(agent, container, verdict, { mode: request.preDump ?? settings.preDump, remainingMs: operation.remainingMs }), undo: undo.move(), mark: (state) => { manifest = state; },
   });
 }
 

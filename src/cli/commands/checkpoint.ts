@@ -3,7 +3,7 @@ import { Option } from 'commander';
 import type { Command } from 'commander';
 import { newOperationId } from '../../core/ids.ts';
 import { formatBytes, formatDuration, parseDuration } from '../../core/units.ts';
-import type { CheckpointResult, MemoryPath } from '../../rpc/api.ts';
+import type { CheckpointResult, MemoryPath, PreDump } from '../../rpc/api.ts';
 import { agentOptions, withAgent } from '../agent.ts';
 import type { AgentOptions } from '../agent.ts';
 import { exitHelp } from '../exit.ts';
@@ -19,6 +19,7 @@ interface Options extends AgentOptions {
   readonly extUnixSk?: boolean;
   readonly shellJob?: boolean;
   readonly memoryPath?: MemoryPath;
+  readonly preDump?: PreDump;
   readonly freezeBudget?: string;
   readonly deadline?: string;
   readonly runtime?: string;
@@ -38,6 +39,7 @@ export function checkpointCommand(program: Command, io: Io): void {
     .option('--ext-unix-sk', 'accept UNIX sockets whose other end is outside the container')
     .option('--shell-job', 'accept a container that hangs on a terminal')
     .addOption(new Option('--memory-path <way>', 'how memory comes out of CRIU').choices(['auto', 'directory', 'page-server']))
+    .addOption(new Option('--pre-dump <when>', 'read memory in rounds before the freeze, where the kernel tracks written pages').choices(['auto', 'never']))
     .option('--freeze-budget <duration>', 'how long the container may be frozen, such as 10s')
     .option('--deadline <duration>', 'how long all of it may take, such as 5m')
     .addOption(new Option('--runtime <name>', 'which runtime, when both have a container of that id').choices(['runc', 'crun']))
@@ -55,6 +57,7 @@ export function checkpointCommand(program: Command, io: Io): void {
       extUnixSk: options.extUnixSk === true, shellJob: options.shellJob === true, newLineage: options.newLineage === true, keep: options.keep === true,
       ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
       ...(options.memoryPath === undefined ? {} : { memoryPath: options.memoryPath }),
+      ...(options.preDump === undefined ? {} : { preDump: options.preDump }),
       ...(options.freezeBudget === undefined ? {} : { freezeBudgetMs: parseDuration(options.freezeBudget) }),
       ...(options.deadline === undefined ? {} : { deadlineMs: parseDuration(options.deadline) }),
     };
@@ -87,5 +90,7 @@ function bytesRows(result: CheckpointResult): readonly (readonly [string, string
     ['stored', `${formatBytes(stored)}${result.ratio > 0 ? ` (${result.ratio.toFixed(2)} to 1)` : ''}`],
     ['rate', `${formatBytes(result.bytesPerSecond)}/s`],
     ['memory path', result.memoryPath],
+    ...result.preDumpRounds.map(({ pages, ms, frozenMs }, index) => [`pre-dump ${index + 1}`, `${pages} pages in ${formatDuration(ms)}, frozen ${formatDuration(frozenMs)}`] as const),
+    ...(result.plainBecause === undefined ? [] : [['no pre-dump', result.plainBecause] as const]),
   ];
 }

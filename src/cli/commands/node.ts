@@ -31,6 +31,7 @@ function describe(node: Node): string {
     ...node.runtimes.map(({ name, version, binary, roots }) => ['Runtime', `${name} ${version} (${binary}; ${roots.join(', ')})`] as const),
     ['Features', names(true)],
     ['Missing', names(false)],
+    ['Pre-dump', node.features.some(({ name, available }) => name === 'mem_dirty_track' && available) ? 'written pages are tracked: memory is read before the freeze' : 'this kernel does not track written pages (CONFIG_MEM_SOFT_DIRTY): all memory is read in the freeze'],
     ['Limits', `${limits.parallelOperations} operations at once, frozen ${formatDuration(limits.freezeBudgetMs)} (${formatDuration(limits.stopBudgetMs)} to stop), ghost files ${formatBytes(limits.ghostLimitBytes)}`],
     ['Staging', `${formatBytes(staging.usedBytes)} of ${formatBytes(staging.sizeBytes)} used`],
     ['Repository', `${repository.description}, ${repository.cipher}${repository.freeBytes === undefined ? '' : `, ${formatBytes(repository.freeBytes)} free`}`],

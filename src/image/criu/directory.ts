@@ -25,9 +25,12 @@ export function checkImageName(name: string): string {
   throw new StasisError('PATH_ESCAPES', `${JSON.stringify(name.slice(0, 100))} is not the name of an image file`);
 }
 
-/** The files of a directory by name. Refuses anything that is not a regular file: a link to parent images above all. */
-export async function listImages(imageDir: string): Promise<ImageFile[]> {
-  const names = (await readdir(imageDir)).sort();
+/** The link to the images of the round before. */
+const PARENT = 'parent';
+
+/** The files of a directory by name. Refuses anything that is not a regular file: a link to parent images above all, unless this is a `round`. */
+export async function listImages(imageDir: string, { round = false } = {}): Promise<ImageFile[]> {
+  const names = (await readdir(imageDir)).filter((name) => !round || name !== PARENT).sort();
   if (names.length > MAX_IMAGE_FILES) throw new StasisError('LIMIT_EXCEEDED', `${imageDir} has ${names.length} files; at most ${MAX_IMAGE_FILES} are saved`);
   const files: ImageFile[] = [];
   for (const name of names) {

@@ -1,5 +1,7 @@
 /** CRIU's images: reading them, saving them, bringing them back. CRIU itself is run elsewhere. */
-export { saveImages } from './save.ts';
+export { saveImages, saveRound } from './save.ts';
+export { MemoryLayers } from './layers.ts';
+export { PE_PRESENT, pagesName } from './pagemap.ts';
 export { loadImages } from './load.ts';
 export { parseDescriptors, summarizeImages } from './report.ts';
 export { readDumpStats, readRestoreStats } from './stats.ts';

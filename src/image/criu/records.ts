@@ -118,6 +118,27 @@ export function decodeMappings(message: Uint8Array, what: string): Mappings {
   return mappings;
 }
 
+/** MAP_LOCKED of Linux: pages of such a mapping are always restored at once. */
+const MAP_LOCKED = 0x2000;
+
+/** Begin and end of each mapping that is locked in memory. */
+export function lockedRanges(message: Uint8Array, what: string): (readonly [number, number])[] {
+  const ranges: (readonly [number, number])[] = [];
+  const reader = new WireReader(message, what);
+  while (reader.next()) {
+    if (reader.field !== 14) continue;
+    const mapping = new WireReader(reader.bytes(), what);
+    let [start, end, flags] = [0, 0, 0];
+    while (mapping.next()) {
+      if (mapping.field === 1) start = mapping.address();
+      else if (mapping.field === 2) end = mapping.address();
+      else if (mapping.field === 6) flags = mapping.uint();
+    }
+    if ((flags & MAP_LOCKED) !== 0) ranges.push([start, end]);
+  }
+  return ranges;
+}
+
 function decodeMapping(message: Uint8Array, what: string): { bytes: number; kind: keyof MappedBytes } {
   const reader = new WireReader(message, what);
   let [start, end, status] = [0, 0, 0];

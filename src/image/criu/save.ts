@@ -1,4 +1,5 @@
 /** Saves a directory of CRIU images as blobs of a checkpoint (docs/FORMAT-IMAGE.md): metadata whole, memory cut at windows of its address space. */
+import { readFileSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
@@ -6,10 +7,14 @@ import { Semaphore } from '../../core/limits.ts';
 import { MiB } from '../../core/units.ts';
 import type { Piece } from '../../repository/stage/port.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
-import type { CriuImageSummary, ReceivedMemory, SaveImages } from '../types.ts';
+import type { CriuImageSummary, MemoryLayer, ReceivedMemory, SaveImages } from '../types.ts';
 import { listImages, pagemapRuns, readMemoryImages, readWhole } from './directory.ts';
 import type { ImageFile, MemoryImage } from './directory.ts';
-import { PE_PRESENT, PagemapReader, pagesName } from './pagemap.ts';
+import { singleEntry } from './framing.ts';
+import type { MemoryLayers, Ranges } from './layers.ts';
+import { PE_PRESENT, PagemapReader, pagesName, parsePagemapName } from './pagemap.ts';
+import type { PageRun } from './pagemap.ts';
+import { lockedRanges } from './records.ts';
 import { describeImages } from './report.ts';
 import { WINDOW_BYTES, WindowCutter } from './windows.ts';
 
@@ -28,18 +33,59 @@ interface Saving {
 }
 
 /** Throws DUMP_FAILED or OBJECT_CORRUPT when the directory is no complete set of images. */
-export const saveImages: SaveImages = async (writer, prefix, imageDir, { signal, onBytes = () => {}, received }) => {
+export const saveImages: SaveImages = async (writer, prefix, imageDir, { signal, onBytes = () => {}, received, layers }) => {
   const saving: Saving = { writer, prefix, imageDir, signal, onBytes };
+  if (layers !== undefined && layers.depth > 0) return saveLast(saving, layers, received);
+  layers?.drop(writer);
   const files = await listImages(imageDir);
   const memory = await readMemoryImages(imageDir, files);
-  if (!files.some(({ name }) => name === 'inventory.img')) {
-    throw new StasisError('DUMP_FAILED', `${imageDir} has no inventory.img: the dump did not finish`, { hint: 'the log of CRIU in the work directory tells the cause' });
-  }
+  requireComplete(imageDir, files);
   checkOverlap(files, received);
   const byPages = new Map(memory.map((image) => [pagesName(image.pagesId), image]));
   await saveAll(saving, files, byPages);
   return describe(saving, files, memory, received);
 };
+
+function requireComplete(imageDir: string, files: readonly ImageFile[]): void {
+  if (files.some(({ name }) => name === 'inventory.img')) return;
+  throw new StasisError('DUMP_FAILED', `${imageDir} has no inventory.img: the dump did not finish`, { hint: 'the log of CRIU in the work directory tells the cause' });
+}
+
+/** The dump that ends several rounds. Its own pagemaps are not saved, but what they and those of the rounds before say together. */
+async function saveLast(saving: Saving, layers: MemoryLayers, received: ReceivedMemory | undefined): Promise<CriuImageSummary> {
+  const { writer, prefix, imageDir, signal } = saving;
+  requireComplete(imageDir, await listImages(imageDir, { round: true }));
+  const { files, images } = await saveMemory({ ...saving, prefix: layers.begin() });
+  layers.add([...images, ...(received?.layers ?? [])]);
+  const rest = files.filter(({ name }) => parsePagemapName(name) === undefined && !/^pages-\d+\.img$/.test(name));
+  await saveAll(saving, rest, new Map());
+  const locked = (pid: number): Ranges => {
+    const name = `mm-${pid}.img`;
+    return rest.some((file) => file.name === name) ? lockedRanges(singleEntry(readFileSync(join(imageDir, name)), 'mm', name), name) : [];
+  };
+  const flat = await layers.finish(writer, prefix, { signal, locked });
+  layers.drop(writer);
+  return describeImages(imageDir, rest, flat, received?.pageSize ?? 4096);
+}
+
+/** The memory of a round that is not the last one: pages under `prefix`, and what the pagemaps say. */
+export async function saveRound(writer: CheckpointWriter, prefix: string, imageDir: string, { signal, onBytes = () => {} }: { signal: AbortSignal | undefined; onBytes?: (count: number) => void }): Promise<readonly MemoryLayer[]> {
+  return (await saveMemory({ writer, prefix, imageDir, signal, onBytes })).images;
+}
+
+async function saveMemory(saving: Saving): Promise<{ files: readonly ImageFile[]; images: readonly MemoryLayer[] }> {
+  const files = await listImages(saving.imageDir, { round: true });
+  const memory = await readMemoryImages(saving.imageDir, files);
+  const byPages = new Map(memory.map((image) => [pagesName(image.pagesId), image]));
+  await saveAll(saving, files.filter(({ name }) => byPages.has(name)), byPages);
+  const images: MemoryLayer[] = [];
+  for (const { pagemap, kind, id, pagesId } of memory) {
+    const runs: PageRun[] = [];
+    for await (const run of pagemapRuns(join(saving.imageDir, pagemap), new PagemapReader(pagemap))) runs.push(run);
+    images.push({ pagemap, kind, id, pagesId, blob: saving.prefix + pagesName(pagesId), runs });
+  }
+  return { files, images };
+}
 
 /** The large files first, side by side; what fails first stops the others from starting. */
 async function saveAll(saving: Saving, files: readonly ImageFile[], byPages: ReadonlyMap<string, MemoryImage>): Promise<void> {

@@ -3,6 +3,7 @@ import { Socket } from 'node:net';
 import type { SocketConstructorOpts } from 'node:net';
 import { asStasisError } from '../../core/errors.ts';
 import type { ReceivedMemory } from '../types.ts';
+import { pagemapName } from '../criu/pagemap.ts';
 import { MemoryReceiver } from './memory-receiver.ts';
 import { PageStream } from './page-stream.ts';
 import { headerSizeOf, protocolError } from './protocol.ts';
@@ -24,8 +25,11 @@ export class Connection {
   constructor(socket: Socket, options: PageServerOptions, signal: AbortSignal) {
     this.#options = options;
     this.#signal = signal;
-    const { writer, prefix, pool, pageSize = 4096, onBytes = () => {} } = options;
-    this.#receiver = new MemoryReceiver({ writer, prefix, pool, pageSize, signal, onBytes, onFailure: (error) => this.#fail(error) });
+    const { writer, prefix, pool, rounds, pageSize = 4096, onBytes = () => {} } = options;
+    const layers = rounds !== undefined && (rounds.round || rounds.layers.depth > 0) ? rounds.layers : undefined;
+    this.#receiver = new MemoryReceiver({
+      writer, pool, pageSize, onBytes, signal: rounds?.round === true ? options.signal : signal, prefix: layers?.begin() ?? prefix, layered: layers !== undefined, round: rounds?.round === true, onFailure: (error) => this.#fail(error),
+    });
     const receiver = this.#receiver;
     this.#stream = new PageStream(
       {
@@ -34,6 +38,7 @@ export class Connection {
         room: () => receiver.room(),
         wrote: (count) => receiver.wrote(count),
         close: () => void this.#finish(),
+        hasParent: ({ kind, id }) => layers?.has(pagemapName(kind, id)) ?? false,
         reply: (bytes) => this.#socket.write(bytes),
       },
       headerSizeOf(options.criu),

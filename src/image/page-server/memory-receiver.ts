@@ -1,8 +1,9 @@
 /** Hands the pages that come in to the writer, while the dump is going on: one pagemap and one pages file for each image. */
 import { StasisError } from '../../core/errors.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
-import type { ReceivedMemory } from '../types.ts';
-import { PE_LAZY, pagemapName, pagesName } from '../criu/pagemap.ts';
+import type { MemoryLayer, ReceivedMemory } from '../types.ts';
+import { PE_LAZY, PE_PRESENT, pagemapName, pagesName } from '../criu/pagemap.ts';
+import type { PageRun } from '../criu/pagemap.ts';
 import { Channel } from './channel.ts';
 import { PagemapBlob } from './pagemap-blob.ts';
 import { protocolError } from './protocol.ts';
@@ -22,6 +23,10 @@ export interface ReceiverOptions {
   /** Blob prefix of this container's images ("containers/0/criu/"). */
   readonly prefix: string;
   readonly pool: SlabPool;
+  /** Pagemaps are not saved but told: this dump is one of several rounds (criu/layers.ts). */
+  readonly layered: boolean;
+  /** Not the last one: should it fail, the writer must not mind. */
+  readonly round: boolean;
   /** Page size of this machine in bytes. */
   readonly pageSize: number;
   readonly signal: AbortSignal | undefined;
@@ -35,7 +40,8 @@ interface OpenImage {
   readonly name: string;
   readonly pagesId: number;
   readonly channel: Channel<StagedPiece>;
-  readonly pagemap: PagemapBlob;
+  readonly pagemap: PagemapBlob | undefined;
+  readonly runs: PageRun[];
   pages: number;
   lazyPages: number;
   /** Where in the address space the next byte belongs, and where the current run ends. */
@@ -46,6 +52,7 @@ interface OpenImage {
 export class MemoryReceiver {
   readonly #options: ReceiverOptions;
   readonly #stage: Stage;
+  readonly #layers: MemoryLayer[] = [];
   readonly #images = new Map<string, ReceivedMemory['images'][number]>();
   /** What is on its way to the writer; done ones leave. */
   readonly #saving = new Set<Promise<void>>();
@@ -63,11 +70,13 @@ export class MemoryReceiver {
     const name = pagemapName(id.kind, id.id);
     if (this.#images.has(name)) throw protocolError(`${name} comes twice`);
     if (this.#images.size >= MAX_IMAGES) throw new StasisError('LIMIT_EXCEEDED', `the dump has more than ${MAX_IMAGES} memory images`);
-    const { writer, prefix, signal } = this.#options;
+    const { writer, prefix, layered, signal } = this.#options;
     const pagesId = FIRST_PAGES_ID + this.#images.size;
     const channel = new Channel<StagedPiece>();
-    this.#image = { id, name, pagesId, channel, pagemap: new PagemapBlob(writer, prefix + name, pagesId, signal), pages: 0, lazyPages: 0, address: 0, reached: 0 };
+    const pagemap = layered ? undefined : new PagemapBlob(writer, prefix + name, pagesId, signal);
+    this.#image = { id, name, pagesId, channel, pagemap, runs: [], pages: 0, lazyPages: 0, address: 0, reached: 0 };
     this.#record(this.#image);
+    if (layered) this.#layers.push({ pagemap: name, ...id, pagesId, blob: prefix + pagesName(pagesId), runs: this.#image.runs });
     this.#save(this.#append(prefix + pagesName(pagesId), channel));
   }
 
@@ -80,11 +89,13 @@ export class MemoryReceiver {
     if (pages < 1 || address % pageSize !== 0 || address < image.reached || end > MAX_ADDRESS) {
       throw protocolError(`${pages} pages at 0x${address.toString(16)} of ${image.name}, where the last ones ended at 0x${image.reached.toString(16)}`);
     }
-    image.pagemap.run({ address, pages, flags });
+    if (image.pagemap !== undefined) image.pagemap.run({ address, pages, flags });
+    else image.runs.push({ address, pages, flags });
+    image.reached = end;
+    if ((flags & PE_PRESENT) === 0) return 0;
     image.pages += pages;
     if ((flags & PE_LAZY) !== 0) image.lazyPages += pages;
     image.address = address;
-    image.reached = end;
     return pages * pageSize;
   }
 
@@ -111,12 +122,13 @@ export class MemoryReceiver {
     image.channel.end();
     this.#image = undefined;
     this.#record(image);
-    this.#save(image.pagemap.finish());
+    if (image.pagemap !== undefined) this.#save(image.pagemap.finish());
   }
 
   /** What has come in so far. */
   memory(): ReceivedMemory {
-    return { pageSize: this.#options.pageSize, images: [...this.#images.values()] };
+    const { pageSize, layered } = this.#options;
+    return { pageSize, images: [...this.#images.values()], ...(layered ? { layers: this.#layers } : {}) };
   }
 
   /** Resolves when the writer has taken everything; rejects with the first failure. The slabs are back in the pool either way. */
@@ -130,7 +142,9 @@ export class MemoryReceiver {
   /** The dump is not going to be complete: what is being appended ends with this error. */
   fail(error: Error): void {
     this.#failure ??= error;
-    this.#image?.channel.fail(error);
+    // What has come of a round is taken by the writer and left out in the end: a failed append would be the end of it.
+    if (this.#options.round) this.#image?.channel.end();
+    else this.#image?.channel.fail(error);
     this.#image = undefined;
   }
 

@@ -1,6 +1,6 @@
 /** Takes a page-server connection apart: headers here, pages straight to where they are staged. Knows nothing of sockets. */
 import { KiB } from '../../core/units.ts';
-import { PE_PRESENT } from '../criu/pagemap.ts';
+import { PE_PARENT, PE_PRESENT } from '../criu/pagemap.ts';
 import { LONG_HEADER, OP_ADD, OP_ADD_F, OP_CLOSE, OP_FORCE_CLOSE, OP_HOLE, OP_OPEN, OP_OPEN2, OP_PARENT, SHORT_HEADER, checkRunFlags, decodeMessage, imageIdOf, protocolError, sniffHeaderSize } from './protocol.ts';
 import type { HeaderSize, ImageId } from './protocol.ts';
 
@@ -15,6 +15,8 @@ export interface PageSink {
   wrote(count: number): void;
   /** The dump is complete. */
   close(): void;
+  /** Whether there is a round before that has this image: criu then leaves out what it has not seen change. */
+  hasParent(image: ImageId): boolean;
   reply(bytes: Uint8Array): void;
 }
 
@@ -80,6 +82,10 @@ export class PageStream {
     return this.#size ?? this.#expected;
   }
 
+  #hasParent(destination: number): number {
+    return this.#sink.hasParent(imageIdOf(destination)) ? 1 : 0;
+  }
+
   #take(count: number): void {
     this.#payload -= count;
     this.#sink.wrote(count);
@@ -125,16 +131,17 @@ export class PageStream {
       case OP_OPEN:
       case OP_OPEN2:
         this.#sink.open(imageIdOf(destination));
-        if (op === OP_OPEN2) this.#sink.reply(Uint8Array.of(0));
+        if (op === OP_OPEN2) this.#sink.reply(Uint8Array.of(this.#hasParent(destination)));
         return;
       case OP_PARENT:
-        this.#sink.reply(new Uint8Array(4));
+        this.#sink.reply(Uint8Array.of(this.#hasParent(destination), 0, 0, 0));
         return;
       case OP_ADD:
       case OP_HOLE:
       case OP_ADD_F: {
-        const runFlags = op === OP_ADD ? PE_PRESENT : op === OP_HOLE ? 0 : flags;
-        this.#payload = this.#sink.run(imageIdOf(destination), address, pages, checkRunFlags(runFlags));
+        const image = imageIdOf(destination);
+        const runFlags = op === OP_ADD ? PE_PRESENT : op === OP_HOLE ? PE_PARENT : flags;
+        this.#payload = this.#sink.run(image, address, pages, checkRunFlags(runFlags, this.#sink.hasParent(image)));
         return;
       }
       case OP_CLOSE:

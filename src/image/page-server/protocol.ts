@@ -89,12 +89,12 @@ export function imageIdOf(destination: number): ImageId {
   return { kind: kind === KIND_TASK ? 'task' : 'shmem', id };
 }
 
-/** The flags of the pages of a run; throws for what a checkpoint that stands alone cannot hold. */
-export function checkRunFlags(flags: number): number {
+/** The flags of the pages of a run; throws for what the checkpoint cannot hold. `parent`: pages may be in the round before. */
+export function checkRunFlags(flags: number, parent: boolean): number {
   if ((flags & ~(PE_PARENT | PE_LAZY | PE_PRESENT)) !== 0) {
     throw new StasisError('FORMAT_UNSUPPORTED', `criu sends pages with unknown flags 0x${flags.toString(16)}`, { hint: 'switch compression of images off in the configuration of criu' });
   }
-  if ((flags & PE_PRESENT) === 0) throw protocolError('criu leaves pages out (a parent image or a lazy dump), but there is no parent to find them in');
+  if ((flags & PE_PRESENT) === 0 && !(parent && (flags & PE_PARENT) !== 0)) throw protocolError('criu leaves pages out (a parent image or a lazy dump), but there is no parent to find them in');
   return flags;
 }
 

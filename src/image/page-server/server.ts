@@ -8,6 +8,7 @@ import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { StasisError } from '../../core/errors.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
+import type { MemoryLayers } from '../criu/layers.ts';
 import type { ReceivedMemory } from '../types.ts';
 import { acceptOne } from './accept.ts';
 import { Connection } from './connection.ts';
@@ -20,6 +21,8 @@ export interface PageServerOptions {
   readonly pool: SlabPool;
   /** Version of the criu that is going to dump; it decides the size of the headers. */
   readonly criu: readonly [number, number, number];
+  /** The rounds before this dump; looked at when criu connects. `round`: this dump is one of them, not the last. */
+  readonly rounds?: { readonly layers: MemoryLayers; readonly round: boolean };
   /** Bytes of a page on this machine; 4096 unless told. */
   readonly pageSize?: number;
   /** Aborting it fails the dump; criu then lets the container go on. */

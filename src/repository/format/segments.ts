@@ -53,6 +53,12 @@ export class SegmentList {
     this.#count += 1;
   }
 
+  zeroBytes(): number {
+    let bytes = 0;
+    for (let i = 0; i < this.#count; i += 1) if (this.chunk(i) === ZERO) bytes += this.end(i) - this.start(i);
+    return bytes;
+  }
+
   /** The chunk of a segment, or {@link ZERO}. */
   chunk(index: number): number {
     return this.#chunks[index] ?? ZERO;
@@ -88,4 +94,22 @@ export class SegmentList {
     }
     return low;
   }
+}
+
+/** Appends a part of one list to another. Returns how much of it is data. `numbers`: what the chunks are called there, the same unless told. */
+export function copySegments(source: SegmentList, offset: number, length: number, target: SegmentList, numbers?: Int32Array): number {
+  const end = offset + length;
+  let data = 0;
+  for (let i = source.find(offset); i < source.count && source.start(i) < end; i += 1) {
+    const from = Math.max(offset, source.start(i));
+    const size = Math.min(end, source.end(i)) - from;
+    const chunk = source.chunk(i);
+    if (chunk === ZERO) {
+      target.zeros(size);
+      continue;
+    }
+    target.data(numbers === undefined ? chunk : (numbers[chunk] as number), source.chunkOffset(i) + from - source.start(i), size);
+    data += size;
+  }
+  return data;
 }

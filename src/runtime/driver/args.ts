@@ -37,10 +37,11 @@ export function mustLeaveRunning(at: RuntimeRoot, version: Version): boolean {
 }
 
 export function checkpointArgs(request: DumpRequest, version: Version): string[] {
-  const { container, flags, imageDir, workDir, pageServer } = request;
+  const { container, flags, imageDir, workDir, pageServer, preDump, parent } = request;
   return [
     ...global(container.at, workDir), 'checkpoint', '--image-path', imageDir, '--work-path', workDir,
-    ...(flags.leaveRunning || mustLeaveRunning(container.at, version) ? ['--leave-running'] : []),
+    ...(preDump === true ? ['--pre-dump'] : flags.leaveRunning || mustLeaveRunning(container.at, version) ? ['--leave-running'] : []),
+    ...(parent === undefined ? [] : ['--parent-path', parent]),
     ...criuFlags(flags),
     ...cgroupMode(container.at, version),
     ...(pageServer === undefined ? [] : ['--page-server', pageServer]),

@@ -18,8 +18,8 @@ const bytes = fc.array(fc.oneof({ weight: 4, arbitrary: message }, fc.uint8Array
 void test('whatever comes over the connection is taken or refused with a reason, and staging comes back', async () => {
   const pool = await SlabPool.create(16 * 1024 * 1024, { signal });
   await fc.assert(
-    fc.asyncProperty(bytes, fc.constantFrom(24 as const, 32 as const), fc.integer({ min: 1, max: 4000 }), async (input, size, portion) => {
-      const receiver = new MemoryReceiver({ writer: new MemoryWriter(), prefix: '', pool, pageSize: 4096, signal, onBytes: () => {}, onFailure: () => {} });
+    fc.asyncProperty(bytes, fc.constantFrom(24 as const, 32 as const), fc.integer({ min: 1, max: 4000 }), fc.boolean(), async (input, size, portion, layered) => {
+      const receiver = new MemoryReceiver({ writer: new MemoryWriter(), prefix: '', pool, pageSize: 4096, signal, layered, round: layered, onBytes: () => {}, onFailure: () => {} });
       const sink = {
         open: (image: { kind: 'task' | 'shmem'; id: number }) => receiver.open(image),
         run: (image: { kind: 'task' | 'shmem'; id: number }, address: number, pages: number, flags: number) => receiver.run(image, address, pages, flags),
@@ -27,6 +27,7 @@ void test('whatever comes over the connection is taken or refused with a reason,
         wrote: (count: number) => receiver.wrote(count),
         close: () => receiver.endImage(),
         reply: () => {},
+        hasParent: () => layered,
       };
       const stream = new PageStream(sink, size);
       try {
