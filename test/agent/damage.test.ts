@@ -38,7 +38,7 @@ const damages: readonly { readonly name: string; readonly damage: (path: string)
   { name: 'it is empty', damage: (path) => truncate(path, 0), codes: /OBJECT_CORRUPT/ },
   { name: 'it is zeros', damage: (path) => writeFileSync(path, Buffer.alloc(statSync(path).size)), codes: /OBJECT_CORRUPT|FORMAT_UNSUPPORTED/ },
   { name: 'it is missing', damage: (path) => rmSync(path), codes: /OBJECT_MISSING|KEY_MISSING|CHECKPOINT_NOT_FOUND/ },
-  { name: 'it is a link to elsewhere', damage: (path) => { const elsewhere = join('/tmp', basename(path)); copyFileSync(path, elsewhere); rmSync(path); symlinkSync(elsewhere, path); }, codes: /OBJECT_CORRUPT|OBJECT_MISSING|KEY_MISSING/ },
+  { name: 'it is a link to elsewhere', damage: (path) => { const elsewhere = join('/tmp', basename(path)); copyFileSync(path, elsewhere); rmSync(path); symlinkSync(elsewhere, path); }, codes: /OBJECT_CORRUPT|OBJECT_MISSING|KEY_MISSING|CHECKPOINT_NOT_FOUND/ },
 ];
 
 function flip(path: string, at: number): void {
