@@ -36,7 +36,9 @@ export class Reader implements CheckpointReader {
   readonly #manifest: OpenManifest;
   readonly #store: Store;
   readonly #pool: StagePool;
-  readonly #opener: Opener;
+  readonly #sodium: Sodium;
+  /** Made for the chunks that are read: most readers only extract, or look at small blobs. */
+  #opener: { readonly opener: Opener; readonly bytes: number } | undefined;
   /** Small blobs share chunks and are read one after the other. */
   #lastChunk: { readonly chunk: number; readonly data: Buffer } | undefined;
 
@@ -46,7 +48,7 @@ export class Reader implements CheckpointReader {
     this.#manifest = manifest;
     this.#store = store;
     this.#pool = pool;
-    this.#opener = new Opener(sodium, secretsOf(manifest), newOpenScratch());
+    this.#sodium = sodium;
   }
 
   async read(blob: string, range: { offset: number; length: number } | undefined, { signal }: { signal: AbortSignal | undefined }): Promise<Uint8Array> {
@@ -107,10 +109,17 @@ export class Reader implements CheckpointReader {
     const pack = packs[place.pack];
     if (pack === undefined) throw new Error(`invariant broken: pack ${place.pack} is in the table`);
     const sealed = await this.#store.get(packObject(pack), { offset: place.offset, length: place.stored }, { signal });
-    const opened = this.#opener.open({ ...place, id: chunks.id(chunk) }, asBuffer(sealed), () => `${packObject(pack)} at byte ${place.offset}`, false);
+    const opened = this.#openerFor(place.raw).open({ ...place, id: chunks.id(chunk) }, asBuffer(sealed), () => `${packObject(pack)} at byte ${place.offset}`, false);
     const data = Buffer.from(opened);
     this.#lastChunk = { chunk, data };
     return data;
+  }
+
+  #openerFor(bytes: number): Opener {
+    if (this.#opener === undefined || this.#opener.bytes < bytes) {
+      this.#opener = { opener: new Opener(this.#sodium, secretsOf(this.#manifest), newOpenScratch(bytes)), bytes };
+    }
+    return this.#opener.opener;
   }
 
   #blob(name: string): SegmentList {

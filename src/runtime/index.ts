@@ -8,7 +8,7 @@ export { checkpointArgs, mustLeaveRunning, restoreArgs } from './driver/args.ts'
 export { dump, type DriverOptions } from './driver/dump.ts';
 export { kill, remove } from './driver/lifecycle.ts';
 export { findLauncher, restore, type RestoreOptions, type RestoredProcess } from './driver/restore.ts';
-export { namespaceOf } from './naming.ts';
+export { findPodmanImage, namespaceOf } from './naming.ts';
 export { examine, type ExamineOptions } from './preflight/examine.ts';
 export { parseSpec, readSpec } from './spec.ts';
 export { probeToolchain, type ToolchainOptions } from './toolchain.ts';

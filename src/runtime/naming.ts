@@ -63,6 +63,23 @@ export function namespaceOf({ manager, spec: { annotations = {} } }: Container):
   return manager === 'cri-o' ? annotations['io.kubernetes.pod.namespace'] : undefined;
 }
 
+/** podman's store of images, where root's containers have theirs. */
+const IMAGES = '/var/lib/containers/storage/overlay-images/images.json';
+
+/** An image of podman's on this node by its name; undefined when there is none, or no podman. */
+export async function findPodmanImage(name: string): Promise<Container['image']> {
+  try {
+    const list: unknown = JSON.parse(await readFile(IMAGES, 'utf8'));
+    for (const wanted of [name, `${name}:latest`, `localhost/${name}`, `localhost/${name}:latest`]) {
+      const found: unknown = Array.isArray(list) ? list.find((item) => isObject(item) && Array.isArray(item['names']) && item['names'].includes(wanted)) : undefined;
+      if (isObject(found) && typeof found['id'] === 'string') return imageNamed(wanted, found['id']);
+    }
+  } catch {
+    // Unreadable or absent: as if the image were not here.
+  }
+  return undefined;
+}
+
 /** "namespace/pod/container" of a Kubernetes container: unlike the name, unique on a node. */
 export function qualifiedName(container: Container): string | undefined {
   const annotations = container.spec.annotations ?? {};

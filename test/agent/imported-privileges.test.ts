@@ -11,7 +11,7 @@ import { isStasisError } from '../../src/core/errors.ts';
 import { imageHeader } from '../../src/image/criu/framing.ts';
 import { assertClean, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { member, tar } from '../support/archives.ts';
-import { IMAGE, IMAGE_DIRECTORY, imported, makeBundle, makeImage as makePodmanImage, pidOf, run, start, withSpec, type Json } from '../support/podman.ts';
+import { archiveOf, IMAGE, IMAGE_DIRECTORY, imported, makeBundle, makeImage as makePodmanImage, pidOf, run, start, withSpec, type Json } from '../support/podman.ts';
 import { snapshot } from '../support/tree-snapshot.ts';
 import { decode, editImage, encode, makeImage, set, text, within, type Field } from '../support/wire-edit.ts';
 
@@ -32,8 +32,7 @@ before(async () => {
   const id = start(NAME, 'while :; do sleep 0.2; done');
   for (let tries = 0; tries < 100 && pidOf(NAME) === 0; tries++) run('sleep', '0.05');
   bundle = makeBundle(id, join(BASE, 'bundle'));
-  run('podman', 'container', 'checkpoint', '--runtime', 'runc', '--compress', 'none', '--export', join(BASE, 'genuine.tar'), NAME);
-  run('podman', 'rm', '--force', NAME);
+  archiveOf(NAME, join(BASE, 'genuine.tar'), 'none');
   genuine = join(BASE, 'genuine');
   mkdirSync(genuine);
   run('tar', '--extract', '--directory', genuine, '--file', join(BASE, 'genuine.tar'));

@@ -55,7 +55,7 @@ function specDump({ spec, bundle, manager }: SavedContainer): OciSpec {
     ...rest,
     // checkpointctl knows the engine by this, and podman only takes its own.
     annotations: { ...annotations, 'io.container.manager': 'libpod' },
-    mounts: manager !== 'podman' ? mounts : mounts.filter(({ destination, source }) => !(managed.has(destination) && source !== undefined && (source.startsWith(`${bundle}/`) || source.includes('/userdata/')))),
+    mounts: mounts.filter(({ destination, source = '' }) => !(managed.has(destination) && (source.includes('/userdata/') || (manager === 'podman' && source.startsWith(`${bundle}/`))))),
   };
 }
 

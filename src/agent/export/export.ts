@@ -13,6 +13,7 @@ import { StasisError, errnoCode } from '../../core/errors.ts';
 import type { CheckpointId, OperationId } from '../../core/ids.ts';
 import { MiB } from '../../core/units.ts';
 import { archiveLength, planDiff, treePaths, writeArchive, type ArchiveContents } from '../../image/archive/index.ts';
+import { findPodmanImage } from '../../runtime/index.ts';
 import type { Rootfs } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import { podDescription, type SavedContainer } from '../description.ts';
@@ -75,7 +76,7 @@ async function plan(request: ExportRequest, reader: ArchiveContents['reader'], s
   if (description.imported !== undefined) {
     throw new StasisError('RESTORE_INCOMPATIBLE', `checkpoint ${request.checkpoint} was imported: what its archive said of mounts and privileges was not kept`, { hint: `use the archive itself (${description.imported.source})` });
   }
-  const image = request.image === undefined ? saved.image : { name: request.image };
+  const image = await imageOf(request, saved);
   const trees: ArchiveContents['trees'][number][] = [];
   const notIncluded: string[] = [...description.notSaved];
   const deleted: string[] = [];
@@ -90,8 +91,15 @@ async function plan(request: ExportRequest, reader: ArchiveContents['reader'], s
     else notIncluded.push(`the files of the volume ${destination}: archives of this form have no place for them`);
   }
   if (image === undefined) notIncluded.push('the name of the image: podman cannot import the archive without (--image)');
+  else if (image.id === undefined) notIncluded.push(`the id of the image ${image.name}, which podman does not have on this node: podman cannot import the archive without`);
   const documents = archiveDocuments(description, saved, image, deleted);
   return { contents: { reader, images: saved.images.prefix, documents, trees, mtimeSeconds: Math.floor(description.frozenAtMs / 1000) }, notIncluded };
+}
+
+/** podman wants the id beside the name; who named the image need not know it. */
+async function imageOf({ image }: ExportRequest, saved: SavedContainer): Promise<SavedContainer['image']> {
+  const named = image === undefined ? saved.image : { name: image };
+  return named === undefined || named.id !== undefined ? named : ((await findPodmanImage(named.name)) ?? named);
 }
 
 /** A directory that replaces one of the image hides what the image has in it. An archive can only name what is to be deleted. */

@@ -21,8 +21,9 @@ export interface OpenScratch {
   readonly expanded: Buffer;
 }
 
-export function newOpenScratch(): OpenScratch {
-  return { unsealed: Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES), expanded: Buffer.allocUnsafeSlow(MAX_CHUNK_BYTES) };
+/** For chunks of at most so many bytes. */
+export function newOpenScratch(bytes: number = MAX_CHUNK_BYTES): OpenScratch {
+  return { unsealed: Buffer.allocUnsafeSlow(bytes), expanded: Buffer.allocUnsafeSlow(bytes) };
 }
 
 export class Opener {
