@@ -8,6 +8,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
 import { MNT_DETACH, umount } from '../../src/host/libc.ts';
+import { repositoryRoot } from '../config/repository-root.ts';
 import { readMountinfo } from '../../src/host/mountinfo.ts';
 import { connectAgent } from '../../src/rpc/client.ts';
 import type { AgentClient, CheckpointRequest, CheckpointResult, Progress, RestoreRequest, RestoreResult } from '../../src/rpc/api.ts';
@@ -58,8 +59,14 @@ export async function removeHome(home: AgentHome): Promise<void> {
   rmSync(home.run, { recursive: true, force: true });
 }
 
+/** Those that deploy/bin/stasis-agent gives it. */
+function nodeFlags(): string[] {
+  const [, flags = ''] = /^exec node (--.*) "\$here/m.exec(readFileSync(join(repositoryRoot(), 'deploy/bin/stasis-agent'), 'utf8')) ?? [];
+  return flags.split(' ');
+}
+
 export async function startAgent(home: AgentHome, env: Record<string, string> = {}): Promise<TestAgent> {
-  const child = spawn(process.execPath, [program], {
+  const child = spawn(process.execPath, [...nodeFlags(), program], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
       ...process.env, STASIS_STATE_DIRECTORY: home.state, STASIS_RUN_DIRECTORY: home.run, STASIS_SOCKET: join(home.run, 'agent.sock'),
