@@ -6,7 +6,7 @@ import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 
-/** `hot`: so many blocks are looked at again and again, and of the others one for each `stride` looks; 0: all alike. */
+/** `hot`: so many blocks in the middle, where what fills the heap from its start comes late, are looked at again and again, and of the others one for each `stride` looks; 0: all alike. */
 const PROGRAM = `
 import hashlib, os, sys
 mib, hot, stride = (int(word) for word in sys.argv[1:4])
@@ -26,7 +26,7 @@ print('ready', flush=True)
 while True:
     for n in range(total):
         for m in range(stride if hot else 0):
-            look((n * 7 + m) % hot)
+            look(total // 2 + (n * 7 + m) % hot)
             if m % 16 == 0: print('.', flush=True)
         look((n * 101) % total)
         looks += 1
@@ -38,6 +38,24 @@ while True:
 export function checkedHeapArgs(mib: number, hot = 0, stride = 0): readonly string[] {
   return ['/usr/bin/python3', '-c', PROGRAM, String(mib), String(hot), String(stride)];
 }
+
+/** The same memory, at which children look that are forked all the time. */
+export function forkingHeapArgs(mib: number): readonly string[] {
+  return ['/usr/bin/python3', '-c', PROGRAM.slice(0, PROGRAM.indexOf('looks = round')) + FORKING, String(mib), '0', '0'];
+}
+
+const FORKING = `
+looks = 0
+print('ready', flush=True)
+while True:
+    child = os.fork()
+    if child == 0:
+        for n in range(64): look((looks * 64 + n * 101) % total)
+        os._exit(0)
+    if os.waitpid(child, 0)[1] != 0: print('WRONG child', flush=True)
+    looks += 1
+    print(looks, flush=True)
+`;
 
 /** The lines that the program has said; `file` takes its output. */
 export function heapLines(file: string): string[] {
