@@ -18,6 +18,7 @@ import type { Holdings } from './retention/holdings.ts';
 import type { RetentionPolicy } from './retention/policy.ts';
 import type { Quota } from './retention/quota.ts';
 import type { Selector } from './retention/selector.ts';
+import type { StoreSpeed } from './store-speed.ts';
 import type { WorkingSets } from './working-sets.ts';
 
 export interface AgentSettings {
@@ -64,6 +65,7 @@ export interface AgentContext {
   readonly fills: Fills;
   /** Memory of containers that fill. */
   readonly blockSlots: BlockSlots;
+  readonly storeSpeed: StoreSpeed;
   readonly treeMemories: TreeMemories;
   /** Of this node, and whom it trusts. */
   readonly keys: OpenedKeys & { readonly trustedSigners: readonly string[] };

@@ -37,6 +37,7 @@ import { parseSelector } from './retention/selector.ts';
 import { CACHE_BYTES } from './restore/filling.ts';
 import { agentHandlers } from './service.ts';
 import { openStore, probe } from './store.ts';
+import { StoreSpeed } from './store-speed.ts';
 import { WorkingSets } from './working-sets.ts';
 
 /** deploy/libexec of the package that this file was compiled in, wherever the build lies in it. */
@@ -67,8 +68,9 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
 
   const keys = await openNodeKeys(config.keys, log);
   const store = await openStore(config.repository);
+  const storeSpeed = new StoreSpeed(systemClock);
   stack.defer(() => store.close());
-  const repository = await openRepository({ store, keys: keys.provider, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, listLagMs: config.repository.listLag, owner: agentIdentity(config.stateDirectory) });
+  const repository = await openRepository({ store: storeSpeed.watch(store), keys: keys.provider, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, listLagMs: config.repository.listLag, owner: agentIdentity(config.stateDirectory) });
   stack.defer(() => repository.close());
   await releaseOwn(repository);
   log.event('repository.opened', { repository: store.description });
@@ -88,7 +90,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     journal: new Journal(join(config.stateDirectory, 'journal')),
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
     workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
-    blockSlots: new BlockSlots(CACHE_BYTES),
+    blockSlots: new BlockSlots(CACHE_BYTES), storeSpeed,
     fills: new Fills(),
     treeMemories: new TreeMemories(join(config.stateDirectory, 'trees')),
     keys: { ...keys, trustedSigners: config.keys.trustedSigners }, storeDescription: store.description,

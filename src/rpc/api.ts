@@ -114,6 +114,8 @@ export interface RestoreResult {
   readonly fillOperationId?: string;
   /** Bytes of memory that are still to come. */
   readonly lazyBytes: number;
+  /** Why it was lazy, or was not; when the agent had the choice. */
+  readonly lazyReason?: string;
 }
 
 export type CheckpointEvent =

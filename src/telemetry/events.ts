@@ -40,6 +40,7 @@ export const events = {
   'checkpoint.expired': { level: 'info', meaning: 'A checkpoint was deleted because a retention rule let it go; with the limit.' },
   'checkpoint.pinned': { level: 'info', meaning: 'A checkpoint was pinned or unpinned; with who asked and why.' },
   'restore.started': { level: 'info', meaning: 'A restore begins; with who asked and why.' },
+  'restore.laziness': { level: 'info', meaning: 'Whether a restore is lazy was left to the agent; with its choice and the reason.' },
   'restore.finished': { level: 'info', meaning: 'The restored container runs; with its pid and phases.' },
   'restore.failed': { level: 'error', meaning: 'A restore failed; with the error. Nothing of it is left.' },
   'container.left': { level: 'warn', meaning: 'A checkpoint stands and its container is to be dead, but the runtime could not be made to forget it.' },

@@ -60,6 +60,8 @@ export interface RestoreOutcome {
   readonly downtimeMs: number | undefined;
   /** The operation that brings the rest of the memory, and how much that is. */
   readonly fill: { readonly operation: OperationId; readonly totalBytes: number } | undefined;
+  /** Why it was lazy, or was not, when the agent had the choice. */
+  readonly lazyReason: string | undefined;
 }
 
 /** What is to be restored, as what, by whom. */
@@ -75,6 +77,8 @@ export interface RestorePlan {
   readonly flags: RestoreRequest['flags'];
   /** Some of its pages arrive after it runs. */
   readonly lazy: boolean;
+  /** Why, or why not, when the agent had the choice. */
+  readonly lazyReason: string | undefined;
 }
 
 export async function restore(agent: AgentContext, request: RestoreRequest, operation: Operation): Promise<RestoreOutcome> {
@@ -95,7 +99,7 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
   return {
     operation: operation.id, checkpoint: request.checkpoint, container, phases: operation.phases, totalMs: agent.clock.monotonic() - started,
     bytes: plan.reader.summary.bytes.raw, storedBytes: plan.reader.summary.bytes.stored,
-    downtimeMs: plan.description.mode === 'stop' ? agent.clock.now() - plan.description.frozenAtMs : undefined, fill,
+    downtimeMs: plan.description.mode === 'stop' ? agent.clock.now() - plan.description.frozenAtMs : undefined, fill, lazyReason: plan.lazyReason,
   };
 }
 
@@ -121,7 +125,9 @@ async function examineRestore(agent: AgentContext, request: RestoreRequest, open
   if (!request.clone) agent.operations.claim(operation.id, `lineage ${reader.summary.lineage}`, `the lineage of checkpoint ${request.checkpoint}`);
   await requireFreeId(agent, id, signal);
   if (!request.clone) await requireNoCopy(agent, reader, signal);
-  return { ...opened, saved, id, at, request, flags: restoreFlags(request, saved), lazy: chooseLazy(agent, request.lazy, at, saved.images) };
+  const { lazy, reason } = await chooseLazy(agent, { mode: request.lazy, at, images: saved.images, reader }, signal);
+  if (reason !== undefined) agent.log.event('restore.laziness', { operation_id: operation.id, checkpoint_id: request.checkpoint, container_id: id, lazy, reason });
+  return { ...opened, saved, id, at, request, flags: restoreFlags(request, saved), lazy, lazyReason: reason };
 }
 
 /** What the dump was made with, the restore needs too; connections can still be closed instead. */

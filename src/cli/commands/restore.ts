@@ -48,7 +48,7 @@ export function restoreCommand(program: Command, io: Io): void {
     .option('--shell-job', 'accept a container that hangs on a terminal')
     .option('--ignore-compatibility', 'go on although kernel, processor or versions differ')
     .option('-l, --lazy', 'let the container run before all of its memory is there; the rest arrives while it runs')
-    .option('--lazy-auto', 'be lazy where it pays: runc, and much memory that can come later')
+    .option('--lazy-auto', 'be lazy where it pays: runc, and much memory that the store would be long in giving')
     .option('-w, --wait', 'with --lazy: return when all memory has arrived')
     .option('--deadline <duration>', 'how long all of it may take, such as 5m')
     .option('-k, --keep', "keep CRIU's log and statistics also when all goes well")
@@ -94,6 +94,7 @@ function show(io: Io, result: RestoreResult, stats: boolean): void {
   const rate = `${formatBytes(result.bytesPerSecond)}/s`;
   if (stats) io.talk(phaseTable(result.phases, result.totalMs, [['restored', formatBytes(result.bytes)], ['read', formatBytes(result.bytesRead)], ['rate', rate], ...downtime, ['pid', String(result.pid)]]));
   else if (io.terminal) io.talk(`${formatBytes(result.bytes)} in ${formatDuration(result.totalMs)}, pid ${result.pid}${downtime[0] === undefined ? '' : `, down for ${downtime[0][1]}`}`);
+  if (result.lazyReason !== undefined) io.talk(`restored ${result.fillOperationId === undefined ? 'eagerly' : 'lazily'}: ${result.lazyReason}`);
   tellFindings(io, result.findings);
   io.out(result.container);
 }
