@@ -5,58 +5,18 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { listPids, processAlive, readProc, readStat } from '../../src/host/proc.ts';
-import type { Operation, RestoreResult } from '../../src/rpc/api.ts';
-import { assertClean, checkpoint, endAgents, makeHome, removeHome, restore, startAgent, type TestAgent } from '../support/agent.ts';
-import { startContainer, type TestContainer } from '../support/containers.ts';
-import { assertNothingWrong, checkedHeapArgs, heapLines, looks, waitForLooks, waitForRounds } from '../support/workloads/checked-heap.ts';
+import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent } from '../support/agent.ts';
+import { startContainer } from '../support/containers.ts';
+import { STALL, assertDead, ended, restoreLazily, withHeap, type Subject } from '../support/lazy-subject.ts';
+import { assertNothingWrong, checkedHeapArgs, forkingHeapArgs, heapLines, looks, waitForLooks, waitForRounds } from '../support/workloads/checked-heap.ts';
 
 const home = makeHome();
 after(() => removeHome(home));
 
-/** Whatever is killed, the container must be dead by then; a loaded machine included. */
-const DEATH_MS = 5000;
-
-interface Subject {
-  readonly agent: TestAgent;
-  readonly container: TestContainer;
-  readonly checkpoint: string;
-  /** What the restored program says. */
-  readonly output: string;
-}
-
 let serial = 0;
 
-/** In the middle of the fill no page comes for a while: whoever touches a missing one waits. */
-const STALL = { STASIS_TESTING_FAILPOINT: 'fill.answer:30=sleep 3000' };
-
-/** A heap program that was checkpointed, ready to be restored. */
-async function withSubject(args: readonly string[], environment: Record<string, string>, use: (subject: Subject) => Promise<void>): Promise<void> {
-  const id = `lazy-${(serial += 1)}`;
-  const agent = await startAgent(home, environment);
-  const container = await startContainer({ runtime: 'runc', id, args });
-  try {
-    await waitForLooks(container.outputFile, 50);
-    const { checkpoint: saved } = await checkpoint(agent, id);
-    await use({ agent, container, checkpoint: saved, output: join(home.state, 'output', `${id}.stdout.log`) });
-    await agent.stop();
-  } finally {
-    await container.stop();
-    await endAgents();
-  }
-}
-
-async function ended(agent: TestAgent, operationId: string): Promise<Operation> {
-  for await (const event of agent.client.watchOperations({ operationId }, { signal: undefined })) {
-    const [operation] = event.type === 'snapshot' ? event.snapshot.operations : [event.changed];
-    if (operation !== undefined && operation.state !== 'running' && operation.state !== 'queued') return operation;
-  }
-  throw new Error('the stream ended before the operation');
-}
-
-async function restoreLazily({ agent, checkpoint: saved }: Pick<Subject, 'agent' | 'checkpoint'>): Promise<RestoreResult & { readonly fillOperationId: string }> {
-  const result = await restore(agent, saved, { lazy: 'always' });
-  assert.ok(result.fillOperationId !== undefined, 'nothing is left to come');
-  return { ...result, fillOperationId: result.fillOperationId };
+function withSubject(args: readonly string[], environment: Record<string, string>, use: (subject: Subject) => Promise<void>): Promise<void> {
+  return withHeap(home, `lazy-${(serial += 1)}`, args, environment, use);
 }
 
 function killHard(pid: number): void {
@@ -64,14 +24,6 @@ function killHard(pid: number): void {
     process.kill(pid, 'SIGKILL');
   } catch {
     // One of the others took it along.
-  }
-}
-
-async function assertDead(pid: number, pidStart: number): Promise<void> {
-  const until = performance.now() + DEATH_MS;
-  while (processAlive(pid, pidStart)) {
-    assert.ok(performance.now() < until, 'the container lives on although its memory cannot arrive');
-    await delay(5);
   }
 }
 
@@ -203,6 +155,68 @@ void test('a container that ends while it is filled is no failure of ours', { ti
     process.kill(result.pid, 'SIGKILL');
     const end = await ended(agent, result.fillOperationId);
     assert.ok(end.state === 'succeeded' || end.error?.code === 'CONTAINER_EXITED', JSON.stringify(end));
+  });
+});
+
+void test('two clones of one checkpoint fill at the same time', { timeout: 120_000 }, async () => {
+  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+    const { agent, output } = subject;
+    const names = ['lazy-clone-a', 'lazy-clone-b'];
+    const results = await Promise.all(names.map((container) => restoreLazily(subject, { clone: true, container })));
+    try {
+      for (const { fillOperationId } of results) assert.equal((await ended(agent, fillOperationId)).state, 'succeeded');
+      for (const name of names) {
+        const own = output.replace(/[^/]+$/, `${name}.stdout.log`);
+        await waitForRounds(own);
+        assertNothingWrong(own);
+      }
+    } finally {
+      for (const name of names) await checkpoint(agent, name);
+    }
+  });
+});
+
+void test('an agent that is asked to stop lets the fill end first', { timeout: 120_000 }, async () => {
+  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+    const { agent, container, output } = subject;
+    const result = await restoreLazily(subject);
+    const pidStart = readStat(result.pid)?.startTime ?? 0;
+    assert.equal(await agent.stop(), 0);
+    assert.equal(agent.log.some(({ event }) => event === 'fill.finished'), true);
+    assert.equal(processAlive(result.pid, pidStart), true);
+    await waitForRounds(output);
+    assertNothingWrong(output);
+    const next = await startAgent(home);
+    await assertClean(next);
+    await checkpoint(next, container.id);
+    await next.stop();
+  });
+});
+
+void test('when all who watch are killed at once, the next agent ends the container', { timeout: 120_000 }, async () => {
+  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+    const { agent } = subject;
+    const result = await restoreLazily(subject);
+    const pidStart = readStat(result.pid)?.startTime ?? 0;
+    await delay(500);
+    for (const pid of [agent.pid, ...helper('stasis-lazy-guard'), ...helper('lazy-pages\0--page-server')]) killHard(pid);
+    await agent.exited;
+    const next = await startAgent(home);
+    await assertDead(result.pid, pidStart);
+    await assertClean(next);
+    await next.stop();
+  });
+});
+
+void test('children that are forked while it fills see whole memory', { timeout: 120_000 }, async () => {
+  await withSubject(forkingHeapArgs(64), STALL, async (subject) => {
+    const { agent, container, output } = subject;
+    const result = await restoreLazily(subject);
+    await waitForLooks(output, looks(output));
+    assert.equal((await ended(agent, result.fillOperationId)).state, 'succeeded');
+    await waitForLooks(output, looks(output) + 8);
+    assertNothingWrong(output);
+    await checkpoint(agent, container.id);
   });
 });
 

@@ -96,6 +96,11 @@ export class Filling implements AsyncDisposable {
     return this.#faults;
   }
 
+  /** Why pages cannot be had, when that is what went wrong. */
+  get reason(): StasisError | undefined {
+    return this.#reason instanceof StasisError && this.#reason.code !== 'RESTORE_FAILED' ? this.#reason : undefined;
+  }
+
   get guardDirectory(): string {
     return this.#guard.directory;
   }
@@ -133,9 +138,8 @@ export class Filling implements AsyncDisposable {
     if (outcome === 'complete') return;
     signal.throwIfAborted();
     const { plan, directories } = this.#options;
-    if (this.#reason instanceof StasisError && this.#reason.code !== 'RESTORE_FAILED') {
-      throw new StasisError(this.#reason.code, `container ${plan.id} was ended, because its memory cannot arrive: ${this.#reason.message}`, { cause: this.#reason, hint: this.#reason.hint, details: this.#reason.details });
-    }
+    const { reason } = this;
+    if (reason !== undefined) throw new StasisError(reason.code, `container ${plan.id} was ended, because its memory cannot arrive: ${reason.message}`, { cause: reason, hint: reason.hint, details: reason.details });
     const status = readFillStatus(this.#guard.directory);
     throw new StasisError('RESTORE_FAILED', `container ${plan.id} was ended, because criu lazy-pages ${status === undefined ? 'or its guard was killed' : `ended with status ${status}`} before all of its memory had arrived`, {
       cause: this.#reason, hint: `restore it again; the log is ${join(directories.work, 'lazy-pages.log')}`, details: { missing: Math.max(0, this.totalBytes - this.#filled) },

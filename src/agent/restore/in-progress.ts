@@ -149,7 +149,7 @@ export class RestoreInProgress implements AsyncDisposable {
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
     const made = restored.then(() => undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined })));
     if (filling === undefined) await made;
-    else await beside(made, (ended) => filling.admit(AbortSignal.any([signal, ended])));
+    else await beside(made, (ended) => filling.admit(AbortSignal.any([signal, ended]))).catch((error: unknown) => { throw filling.reason ?? error; });
   }
 
   /** From here on the container is one like any other: only the staging and the journal go. */
