@@ -82,16 +82,19 @@ export class Garbage {
     return names;
   }
 
-  /** The lineage that one of these packs says it is of. */
+  /** The lineage that these packs of one writer say they are of; undefined when none can be read, or one says otherwise: its header is damaged. */
   async lineageOfPacks(packs: readonly string[], { signal }: Options): Promise<LineageId | undefined> {
+    let told: LineageId | undefined;
     for (const name of packs) {
       try {
-        return packLineage(asBuffer(await this.#store.get(name, { offset: 0, length: PACK_HEADER_BYTES }, { signal })), name);
+        const lineage = packLineage(asBuffer(await this.#store.get(name, { offset: 0, length: PACK_HEADER_BYTES }, { signal })), name);
+        if (told !== undefined && told !== lineage) return undefined;
+        told = lineage;
       } catch (error) {
         if (!isAboutObject(error)) throw error;
       }
     }
-    return undefined;
+    return told;
   }
 
   async #lineageOf(id: CheckpointId, { signal }: Options): Promise<LineageId | undefined> {

@@ -38,15 +38,19 @@ const LINEAGES_AT_ONCE = 32;
 
 /** What a lineage has that may have to go. */
 interface Suspect {
-  readonly orphans: ObjectInfo[];
+  orphans: ObjectInfo[];
   readonly marks: Mark[];
+  /** Only headers of packs tell of this lineage. */
+  byHeader: boolean;
 }
 
 export interface Survey {
   /** Packs whose writer has no manifest, marks, and a key without checkpoints, by lineage. */
   readonly suspects: ReadonlyMap<LineageId, Suspect>;
   /** Packs that do not even tell their lineage. */
-  readonly strangers: readonly ObjectInfo[];
+  readonly strangers: ObjectInfo[];
+  /** Names of the keys of lineages that have checkpoints. */
+  readonly living: ReadonlySet<string>;
 }
 
 /**
@@ -73,13 +77,13 @@ export async function survey(parts: PruneParts, { signal }: Options): Promise<Su
     else group.push(pack);
   }
   const allMarks = await marks.list(undefined, { signal });
-  return bySuspect(parts, { keys, loose, allMarks }, { signal });
+  return { ...(await bySuspect(parts, { keys, loose, allMarks }, { signal })), living };
 }
 
-async function bySuspect({ manifests, garbage }: PruneParts, { keys, loose, allMarks }: { keys: readonly string[]; loose: ReadonlyMap<CheckpointId, ObjectInfo[]>; allMarks: readonly Mark[] }, { signal }: Options): Promise<Survey> {
+async function bySuspect({ manifests, garbage }: PruneParts, { keys, loose, allMarks }: { keys: readonly string[]; loose: ReadonlyMap<CheckpointId, ObjectInfo[]>; allMarks: readonly Mark[] }, { signal }: Options): Promise<Omit<Survey, 'living'>> {
   const suspects = new Map<LineageId, Suspect>();
   const of = (lineage: LineageId): Suspect => {
-    const suspect = suspects.get(lineage) ?? { orphans: [], marks: [] };
+    const suspect = suspects.get(lineage) ?? { orphans: [], marks: [], byHeader: false };
     suspects.set(lineage, suspect);
     return suspect;
   };
@@ -91,12 +95,41 @@ async function bySuspect({ manifests, garbage }: PruneParts, { keys, loose, allM
   }
   for (const [checkpoint, group] of loose) {
     if (await manifests.exists(checkpoint, { signal })) continue;
-    const lineage = writers.get(checkpoint) ?? (await garbage.lineageOfPacks(group.map(({ name }) => name), { signal }));
-    if (lineage === undefined) strangers.push(...group);
-    else of(lineage).orphans.push(...group);
+    const marked = writers.get(checkpoint);
+    const lineage = marked ?? (await garbage.lineageOfPacks(group.map(({ name }) => name), { signal }));
+    if (lineage === undefined) {
+      strangers.push(...group);
+      continue;
+    }
+    of(lineage).orphans.push(...group);
+    if (marked === undefined) of(lineage).byHeader = true;
   }
   for (const key of keys) of(key.slice(LINEAGES.length) as LineageId);
   return { suspects, strangers };
+}
+
+/**
+ * A lineage without any checkpoint is known by the headers of its packs alone, and a damaged header names such a one. So of these
+ * only packs count that no checkpoint of whatever lineage needs; none, when not all checkpoints can be read.
+ */
+async function withhold({ manifests }: PruneParts, { suspects, living, strangers }: Survey, { signal }: Options): Promise<void> {
+  const doubtful = [...suspects].flatMap(([lineage, suspect]) => (suspect.byHeader && !living.has(lineageName(lineage)) ? [suspect] : []));
+  if (doubtful.length === 0) return;
+  const needed = new Set<string>();
+  let all = true;
+  for await (const id of manifests.ids({ signal })) {
+    try {
+      for (const pack of (await manifests.open(id, { signal })).tables.packs) needed.add(packObject(pack));
+    } catch (error) {
+      if (!isAboutObject(error)) throw error;
+      all &&= isStasisError(error, 'CHECKPOINT_NOT_FOUND');
+    }
+  }
+  for (const suspect of doubtful) {
+    const free = suspect.orphans.filter(({ name }) => all && !needed.has(name));
+    strangers.push(...suspect.orphans.filter((pack) => !free.includes(pack)));
+    suspect.orphans = free;
+  }
 }
 
 async function ofManifest(manifests: Manifests, id: CheckpointId, options: Options): Promise<LineageId | undefined> {
@@ -109,7 +142,9 @@ async function ofManifest(manifests: Manifests, id: CheckpointId, options: Optio
 }
 
 export async function prune(parts: PruneParts, { signal, dryRun, onLineage }: Options & { dryRun: boolean; onLineage?: (done: number, total: number) => void }): Promise<PruneReport> {
-  const { suspects, strangers } = await survey(parts, { signal });
+  const surveyed = await survey(parts, { signal });
+  const { suspects, strangers } = surveyed;
+  await withhold(parts, surveyed, { signal });
   // A pin is set while its manifest is there, and no manifest comes back.
   if (!dryRun) for (const { checkpoint } of await readPins(parts.store, { signal })) if (!(await parts.manifests.exists(checkpoint, { signal }))) await parts.store.delete(pinName(checkpoint), { signal });
   const report = { packs: 0, bytes: 0, keys: 0, fenced: 0, marks: 0, manifests: 0, kept: [] as PruneReport['kept'][number][] };

@@ -183,6 +183,28 @@ void test('a pack that is lost or cut short is stored again by the next checkpoi
   }
 });
 
+void test('a pack whose header names another lineage is not taken for garbage of that one', async () => {
+  const [first] = repositories as [Repository];
+  for (const packs of ['one', 'all'] as const) {
+    const memory = new MemoryStore();
+    stores[0].store = memory;
+    const bytes = randomBytes(300_000);
+    const before = await save(first, { bytes });
+    const after = await save(first, { bytes, lineage: before.lineage });
+    await first.delete(before.id, { signal: undefined });
+    const names = [...memory.objects.keys()].filter((name) => name.startsWith(`packs/${before.id}`));
+    assert.ok(names.length > 0, 'the second checkpoint builds on the first');
+    for (const name of packs === 'all' ? names : names.slice(0, 1)) {
+      const whole = memory.objects.get(name) ?? Buffer.alloc(0);
+      const at = whole.indexOf(Buffer.from(before.lineage, 'hex'));
+      assert.ok(at >= 0);
+      whole[at] = (whole[at] ?? 0) ^ 1;
+    }
+    for (let again = 0; again < 2; again += 1) await first.maintenance.prune({ signal: undefined, dryRun: false });
+    assert.ok((await load(first, after.id)).equals(bytes), packs);
+  }
+});
+
 void test('check finds a missing key, a manifest that cannot be read, a stray name and loose packs', async () => {
   const [first] = repositories as [Repository];
   const memory = new MemoryStore();
