@@ -149,7 +149,7 @@ export const schema = v.strictObject({
   }),
   memory: group({
     path: key(choice(['auto', 'directory', 'page-server']), 'auto', 'How memory comes out of CRIU: over its page server (runc only), through a directory, or what was measured to be faster.'),
-    preDump: key(choice(['auto', 'never']), 'auto', 'Whether memory is read in rounds before the freeze, which then holds only what was written meanwhile. "auto": where the kernel tracks written pages and there is enough memory for it to pay.'),
+    preDump: key(choice(['auto', 'never']), 'never', 'Whether memory is read in rounds before the freeze, which then holds only what was written meanwhile. "auto": where the kernel tracks written pages and there is enough memory for it to pay; not for programs that clear their own soft-dirty bits (docs/CLI.md).'),
   }),
   staging: group({
     size: key(size, defaultStaging(usableMemory()), 'Memory for pages between CRIU and the repository. Default: a quarter of the memory, at most 8 GiB.'),

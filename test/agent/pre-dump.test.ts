@@ -44,10 +44,10 @@ void test('where the kernel does not track written pages the dump is plain, and 
   const agent = await startAgent(home);
   const container = await busy('runc', 'predump-plain');
   try {
-    const result = await checkpoint(agent, container.id, { leaveRunning: true });
+    const result = await checkpoint(agent, container.id, { leaveRunning: true, preDump: 'auto' });
     assert.match(result.plainBecause ?? '', /does not track written pages/);
     assert.deepEqual(result.preDumpRounds, []);
-    const never = await checkpoint(agent, container.id, { leaveRunning: true, preDump: 'never' });
+    const never = await checkpoint(agent, container.id, { leaveRunning: true });
     assert.match(never.plainBecause ?? '', /switched off/);
   } finally {
     await container.stop();
@@ -57,7 +57,7 @@ void test('where the kernel does not track written pages the dump is plain, and 
 void describe('rounds before the freeze', { skip }, () => {
   for (const [runtime, memoryPath] of [['runc', 'directory'], ['runc', 'page-server'], ['crun', 'directory']] as const) {
     void it(`${runtime}, ${memoryPath}: every block of a heap that is written to is right after each restore`, { timeout: 300_000 }, async (t) => {
-      const agent = await startAgent(home);
+      const agent = await startAgent(home, { STASIS_MEMORY_PRE_DUMP: 'auto' });
       const container = await busy(runtime, `predump-${runtime}-${memoryPath}`);
       try {
         const first = await checkpoint(agent, container.id, { leaveRunning: true, memoryPath });
@@ -86,7 +86,7 @@ void describe('rounds before the freeze', { skip }, () => {
     // The second round fails after criu has done its work: what it took for saved must be dumped again.
     writeFileSync(wrapper, `#!/bin/sh\ncase "$*" in *--pre-dump*--parent-path*) runc "$@"; exit 3 ;; esac\nexec runc "$@"\n`);
     chmodSync(wrapper, 0o755);
-    const agent = await startAgent(home, { STASIS_RUNTIMES_RUNC_BINARY: wrapper });
+    const agent = await startAgent(home, { STASIS_MEMORY_PRE_DUMP: 'auto', STASIS_RUNTIMES_RUNC_BINARY: wrapper });
     try {
       for (const memoryPath of ['directory', 'page-server'] as const) {
         const result = await checkpoint(agent, container.id, { memoryPath });
@@ -106,7 +106,7 @@ void describe('rounds before the freeze', { skip }, () => {
     const container = await busy('runc', 'predump-dies');
     try {
       for (const laterMs of [0, 700, 2500]) {
-        let agent = await startAgent(home);
+        let agent = await startAgent(home, { STASIS_MEMORY_PRE_DUMP: 'auto' });
         const inRound = Promise.withResolvers<void>();
         const outcome = checkpoint(agent, container.id, { leaveRunning: true }, ({ step }) => { if (step === 'pre-dump') inRound.resolve(); }).then(() => undefined, (error: unknown) => error);
         await inRound.promise;
@@ -115,7 +115,7 @@ void describe('rounds before the freeze', { skip }, () => {
         await outcome;
         await delay(3000);
         assert.equal(await wrongBlocks(container.pid), 0, `killed after ${laterMs} ms`);
-        agent = await startAgent(home);
+        agent = await startAgent(home, { STASIS_MEMORY_PRE_DUMP: 'auto' });
         await assertClean(agent);
         const result = await checkpoint(agent, container.id, { leaveRunning: true });
         await assertRounds(agent, result);
