@@ -1,6 +1,6 @@
 /** Care for the repository as a whole: prune, figures, a check of everything, pins, and holding what is being read. */
 import { isStasisError, StasisError } from '../core/errors.ts';
-import type { CheckpointId } from '../core/ids.ts';
+import type { CheckpointId, LineageId } from '../core/ids.ts';
 import { ordered } from '../core/ordered.ts';
 import { checkRepository } from './check.ts';
 import type { CheckOptions } from './check.ts';
@@ -101,10 +101,8 @@ export class StoreMaintenance implements Maintenance {
 
   /** The mark first, then a look at the manifest: who deletes it sees the mark, or this does not see the manifest. */
   async hold(id: CheckpointId, { signal }: Options): Promise<AsyncDisposable> {
-    const { manifests, marks } = this.#parts;
-    const lineage = await manifests.lineageOf(id, { signal }).catch((error: unknown) => {
-      throw isStasisError(error, 'OBJECT_MISSING') ? this.#missing(id) : error;
-    });
+    const { marks } = this.#parts;
+    const lineage = await this.#lineageOf(id, { signal });
     const holder = markHolder(this.#owner);
     // One that stays only keeps garbage, until the next start or prune.
     const release = (): Promise<void> => marks.remove(markName(lineage, holder, 'read'), { signal: undefined }).catch(() => undefined);
@@ -123,7 +121,7 @@ export class StoreMaintenance implements Maintenance {
 
   async pin(pin: Pin, { signal }: Options): Promise<void> {
     await this.#requireCheckpoint(pin.checkpoint, { signal });
-    const lineage = await this.#parts.manifests.lineageOf(pin.checkpoint, { signal });
+    const lineage = await this.#lineageOf(pin.checkpoint, { signal });
     // Alone, as whoever deletes it has to be: so either it is pinned or it is gone.
     await this.#parts.sweeper.exclusive(lineage, { signal }, async (turn) => {
       await this.#requireCheckpoint(pin.checkpoint, { signal });
@@ -149,6 +147,12 @@ export class StoreMaintenance implements Maintenance {
     for (const { name, kind, holder } of await marks.list(undefined, { signal })) {
       if (kind !== 'write' && isOwn(holder, this.#owner)) await marks.remove(name, { signal });
     }
+  }
+
+  async #lineageOf(id: CheckpointId, { signal }: Options): Promise<LineageId> {
+    return this.#parts.manifests.lineageOf(id, { signal }).catch((error: unknown) => {
+      throw isStasisError(error, 'OBJECT_MISSING') ? this.#missing(id) : error;
+    });
   }
 
   async #requireCheckpoint(id: CheckpointId, { signal }: Options): Promise<void> {

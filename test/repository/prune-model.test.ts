@@ -192,6 +192,8 @@ async function remove(world: World, { repository }: Agent, id: CheckpointId): Pr
   // One that slept for long between its last look and its request overtakes a pin.
   if (world.movedMs - since >= GRACE_MS || world.nature.skewed) world.forget(id);
   if (world.pinned.has(id)) world.surprises.push(`${id} was deleted, and it is pinned`);
+  // Its pin was taken away meanwhile.
+  else world.promised.delete(id);
 }
 
 async function retain(world: World, agent: Agent): Promise<void> {
