@@ -104,7 +104,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     const { rootfs } = this.container;
     const skipped = [...this.#treeCounts.values()].flatMap((counts) => counts.warnings);
     if (rootfs.kind === 'overlay') return skipped;
-    return [...skipped, `files below ${rootfs.path}: the root file system is a plain directory, not an overlay; a restore uses it as it is then`];
+    return [...skipped, `files below ${rootfs.path}: the root file system is a plain directory, or an overlay that was mounted with relative paths; a restore uses it as it is then`];
   }
 
   async readAhead(signal: AbortSignal): Promise<void> {
