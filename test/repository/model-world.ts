@@ -176,6 +176,8 @@ export class World {
     this.promised.delete(id);
     this.pinned.delete(id);
     this.doubtful.add(id);
+    // Whoever is about to pin it knows nothing, either.
+    this.pinTurns.set(id, (this.pinTurns.get(id) ?? 0) + 1);
   }
 
   get now(): number {
