@@ -115,6 +115,16 @@ async function bySuspect({ manifests, garbage }: PruneParts, { keys, loose, allM
 async function withhold({ manifests }: PruneParts, { suspects, living, strangers }: Survey, { signal }: Options): Promise<void> {
   const doubtful = [...suspects].flatMap(([lineage, suspect]) => (suspect.byHeader && !living.has(lineageName(lineage)) ? [suspect] : []));
   if (doubtful.length === 0) return;
+  const { needed, all } = await neededPacks(manifests, { signal });
+  for (const suspect of doubtful) {
+    const free = suspect.orphans.filter(({ name }) => all && !needed.has(name));
+    strangers.push(...suspect.orphans.filter((pack) => !free.includes(pack)));
+    suspect.orphans = free;
+  }
+}
+
+/** Packs that checkpoints of whatever lineage name; whether all checkpoints could be read. */
+async function neededPacks(manifests: Manifests, { signal }: Options): Promise<{ needed: ReadonlySet<string>; all: boolean }> {
   const needed = new Set<string>();
   let all = true;
   for await (const id of manifests.ids({ signal })) {
@@ -125,11 +135,7 @@ async function withhold({ manifests }: PruneParts, { suspects, living, strangers
       all &&= isStasisError(error, 'CHECKPOINT_NOT_FOUND');
     }
   }
-  for (const suspect of doubtful) {
-    const free = suspect.orphans.filter(({ name }) => all && !needed.has(name));
-    strangers.push(...suspect.orphans.filter((pack) => !free.includes(pack)));
-    suspect.orphans = free;
-  }
+  return { needed, all };
 }
 
 async function ofManifest(manifests: Manifests, id: CheckpointId, options: Options): Promise<LineageId | undefined> {
@@ -148,11 +154,13 @@ export async function prune(parts: PruneParts, { signal, dryRun, onLineage }: Op
   // A pin is set while its manifest is there, and no manifest comes back.
   if (!dryRun) for (const { checkpoint } of await readPins(parts.store, { signal })) if (!(await parts.manifests.exists(checkpoint, { signal }))) await parts.store.delete(pinName(checkpoint), { signal });
   const report = { packs: 0, bytes: 0, keys: 0, fenced: 0, marks: 0, manifests: 0, kept: [] as PruneReport['kept'][number][] };
+  const needed = dryRun ? (await neededPacks(parts.manifests, { signal })).needed : new Set<string>();
   let done = 0;
   const one = async ([lineage, suspect]: [LineageId, Suspect]): Promise<void> => {
     if (dryRun) {
-      report.packs += suspect.orphans.length;
-      report.bytes += sum(suspect.orphans);
+      const orphans = suspect.orphans.filter(({ name }) => !needed.has(name));
+      report.packs += orphans.length;
+      report.bytes += sum(orphans);
     } else {
       await new LineagePrune(parts, lineage, suspect, report).run({ signal });
     }

@@ -1,5 +1,6 @@
 /** Opting out of encryption: only where the configuration names the namespace, never quietly. */
 import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
 import { readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, it } from 'node:test';
@@ -61,6 +62,7 @@ void it('is told at the start and at each checkpoint, is shown, comes back; and 
   agent = await startAgent(home);
   assert.equal((await checkpoint(agent, open.id, { leaveRunning: true })).cipher, 'xchacha20-poly1305');
   await open.stop();
+  stack.defer(() => { execFileSync('runc', ['delete', '--force', open.id]); });
   await open.adopt(await restore(agent, made.checkpoint));
   await open.assertCounting();
   await agent.stop();
