@@ -38,7 +38,7 @@ const damages: readonly { readonly name: string; readonly damage: (path: string)
   { name: 'it is empty', damage: (path) => truncate(path, 0), codes: /OBJECT_CORRUPT/ },
   { name: 'it is zeros', damage: (path) => writeFileSync(path, Buffer.alloc(statSync(path).size)), codes: /OBJECT_CORRUPT|FORMAT_UNSUPPORTED/ },
   { name: 'it is missing', damage: (path) => rmSync(path), codes: /OBJECT_MISSING|KEY_MISSING|CHECKPOINT_NOT_FOUND/ },
-  { name: 'it is a link to elsewhere', damage: (path) => { const elsewhere = join('/tmp', basename(path)); copyFileSync(path, elsewhere); rmSync(path); symlinkSync(elsewhere, path); }, codes: /OBJECT_CORRUPT|OBJECT_MISSING|KEY_MISSING|CHECKPOINT_NOT_FOUND/ },
+  { name: 'it is a link to elsewhere', damage: (path) => { const elsewhere = join('/tmp', basename(path)); copyFileSync(path, elsewhere); rmSync(path); symlinkSync(elsewhere, path); }, codes: /OBJECT_CORRUPT|OBJECT_MISSING|KEY_MISSING/ },
 ];
 
 function flip(path: string, at: number): void {
@@ -69,7 +69,9 @@ void describe('a repository that is damaged', () => {
       copyFileSync(there, path);
     } };
     for (const path of objects) {
-      for (const { name, damage, codes } of [...damages, swapped]) {
+      for (const { name, damage, codes: usual } of [...damages, swapped]) {
+        // What is no regular file is no object, so such a manifest is no checkpoint.
+        const codes = name === 'it is a link to elsewhere' && path.includes('/manifests/') ? /CHECKPOINT_NOT_FOUND/ : usual;
         const whole = readFileSync(path);
         damage(path);
         const what = `${path.slice(home.state.length)}: ${name}`;
