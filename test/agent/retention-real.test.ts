@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { after, before, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { collect } from '../rpc/harness.ts';
-import { checkpoint, checkpointIds, makeHome, removeHome, restore, startAgent, type AgentHome } from '../support/agent.ts';
+import { assertNothingUnfinished, checkpoint, checkpointIds, makeHome, removeHome, restore, startAgent, type AgentHome } from '../support/agent.ts';
 import { startCounter } from '../support/counter.ts';
 
 const none = { signal: undefined };
@@ -37,6 +37,7 @@ void it('keeps the last, and what is pinned; refuses before the freeze what does
   assert.deepEqual(checkpoints.filter(({ pinned }) => pinned).map(({ id }) => id), [first.checkpoint]);
   // The packs go behind the manifest, but for those with pages that a younger checkpoint needs.
   for (let i = 0; i < 100 && (await agent.client.repositoryStats({}, none)).loosePacks > 0; i += 1) await delay(50);
+  assertNothingUnfinished(agent);
 
   const stats = await agent.client.repositoryStats({}, none);
   assert.deepEqual([stats.checkpoints, stats.lineages, stats.pins, stats.loosePacks], [3, 1, 1, 0]);
