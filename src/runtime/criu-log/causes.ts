@@ -1,15 +1,11 @@
 /** What CRIU's error lines mean, for checkpoints. The texts matched are those of CRIU 3.15 to 4.2. */
 
-export interface Cause {
-  readonly match: RegExp;
-  /** Stable word for programs. */
-  readonly kind: string;
-  /** $1, $2 stand for the groups of the match. */
-  readonly message: string;
-  readonly hint: string;
-}
+import type { Cause } from './cause.ts';
+import { descriptorCauses } from './descriptor-causes.ts';
+import { socketCauses } from './socket-causes.ts';
+import { taskCauses } from './task-causes.ts';
 
-export const dumpCauses: readonly Cause[] = [
+const general: readonly Cause[] = [
   // Sockets.
   { match: /External socket is used|Consider using --ext-unix-sk/, kind: 'external-unix-socket', message: 'a UNIX socket is connected with a process outside the container', hint: 'close the connection before a checkpoint; for datagram sockets that can be found again by path, use --ext-unix-sk' },
   { match: /Can't dump half of stream unix connection(?:\.?,? name: (.*?))?\.?$/, kind: 'external-unix-socket', message: 'a UNIX stream socket is connected with a process outside the container ($1)', hint: 'let the program close that connection before a checkpoint: only both ends together can be saved' },
@@ -32,7 +28,7 @@ export const dumpCauses: readonly Cause[] = [
   { match: /Found slave peer index (\d+) without correspond master peer/, kind: 'tty', message: 'terminal $1 has its other end outside the container', hint: 'start it without a terminal (no -t), or use --shell-job' },
   { match: /Some file locks are hold by dumping tasks/, kind: 'file-lock', message: 'processes hold file locks', hint: 'use --file-locks: safe when nobody outside the container locks the same files' },
   { match: /Can't dump ghost file (.*) of (\d+) size, increase limit/, kind: 'deleted-file', message: 'the deleted file $1 of $2 bytes is still open and larger than the ghost limit', hint: 'raise the ghost limit in the configuration (criu.ghostLimit), or let the program close the file' },
-  { match: /Can't create link remap for (.*?)\. Use link-remap/, kind: 'deleted-file', message: 'the open file $1 has lost its name', hint: 'CRIU needs link-remap for it' },
+  { match: /Can't create link remap for (.*?)\. Use link-remap/, kind: 'deleted-file', message: 'the open file $1 has lost its name', hint: 'its file system must be writable, and the runtime must let CRIU link it (runc 1.3 or newer); or let the program close and open it again, which an update made necessary' },
   { match: /Can't create link remap for (.*)/, kind: 'deleted-file', message: 'the open file $1 has lost its name and cannot get a new one', hint: 'its file system must be writable during the dump' },
   // Mounts.
   { match: /Can't lookup mount=(-?\d+) for fd=(-?\d+) path=(\S+)/, kind: 'mount', message: 'the open file $3 (descriptor $2) lies on a mount that the container does not have', hint: 'do not hand open files of the node to the container: use pipes for its output, bind mounts for its files' },
@@ -74,3 +70,6 @@ export const dumpCauses: readonly Cause[] = [
   { match: /[Pp]ost.?dump script (?:failed|returned)|action.script.*post-dump|script (\S+) exited with (\d+)/, kind: 'hook', message: 'the dump was complete but not accepted, so the container went on', hint: 'the operation says why' },
   { match: /Can't find (?:a )?(?:task|process) (\d+)|Zombie found while expecting|(?:Task|Process) (\d+) (?:has )?(?:died|exited|is dead)|Can't read (?:the )?(?:stat|status) .*No such (?:file|process)|Unexpected (?:exit|death)/i, kind: 'exited', message: 'process $1$2 ended during the dump', hint: 'try again if the container still runs' },
 ];
+
+/** The first row that fits a line is taken, so what is special stands before what is general. */
+export const dumpCauses: readonly Cause[] = [...descriptorCauses, ...socketCauses, ...taskCauses, ...general];

@@ -1,10 +1,13 @@
 /**
  * From CRIU's log to the first real cause. CRIU goes on talking after an error, so the first one is the cause and
- * the later ones are its echoes; but some lines that it calls errors are harmless, and some real ones say little.
+ * the later ones are its echoes; but some lines that it calls errors are harmless, some real ones say little, and
+ * now and then an echo or a failed probe is all that there is.
  */
 import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
 import { printable } from '../text.ts';
-import { dumpCauses, type Cause } from './causes.ts';
+import type { Cause } from './cause.ts';
+import { dumpCauses } from './causes.ts';
+import { errorLines, type ErrorLine } from './log-lines.ts';
 import { commonCauses, restoreCauses } from './restore-causes.ts';
 
 export interface Explanation {
@@ -20,8 +23,6 @@ export interface Explanation {
 const HEAD_BYTES = 256 * 1024;
 const TAIL_BYTES = 1024 * 1024;
 
-const ERROR_LINE = /^(?:\(\s*\d+\.\d+\)\s*)?(?:pie:\s*)?(?:\s*\d+:\s+)?Error \(([^)]*)\):\s*(.*)$/;
-
 /** Lines that CRIU calls errors although it goes on, and what the runtimes say when they know nothing. */
 const HARMLESS: readonly RegExp[] = [
   /Can't setup RLIMIT_NOFILE/,
@@ -30,26 +31,17 @@ const HARMLESS: readonly RegExp[] = [
   /type NOTIFY errno 0/,
   /Could not get .*from the kernel cache|kerndat.*(?:cache|Can't load)/,
 ];
+/** Files in which CRIU tries what the kernel can do: a failure there is rarely the cause. */
 const PROBES = /kerndat\.c/;
-/** Sum up what went wrong before them. */
+/** Sum up what went wrong before them: only when nothing else is there, they are looked at. */
 const ECHOES: readonly RegExp[] = [
-  /(?:Dumping|Pre-dumping|Restoring) FAILED/, /^Dump (?:files|mappings|task|core|mem|namespaces|maps) .*failed with/i, /failed with -?\d+$/, /Can't (?:get|dump) (?:anon shared )?(?:memory|tasks?|files?)$/,
-  /Root task exited|Unable to wait|exited with (?:status )?\d+$/,
+  /(?:Dumping|Pre-dumping|Restoring) FAILED/,
+  /^(?:Dump|Collect|Fixup) .*\(pid: \d+\) failed with -?\d+$/, /^(?:Dump \d+ (?:signals|rseq)|Fixup rseq for \d+) failed/,
+  /Can't (?:get|dump) (?:anon shared )?(?:memory|tasks?|files?|threads?|misc)(?: \(pid: \d+\))?$/, /Can't (?:cure|fixup vdso VMAs) \(pid/,
+  /Namespaces dumping finished with error/, /Could not initialize kernel features detection/, /Root task exited|Unable to wait|^exited, status=\d+$|exited with (?:status )?\d+$/,
 ];
-
-interface ErrorLine {
-  readonly file: string;
-  readonly text: string;
-}
-
-function errorLines(text: string): ErrorLine[] {
-  const lines: ErrorLine[] = [];
-  for (const line of text.split('\n')) {
-    const match = line.includes('Error (') ? ERROR_LINE.exec(line) : null;
-    if (match !== null) lines.push({ file: match[1] ?? '', text: match[2] ?? '' });
-  }
-  return lines.filter(({ text: words }) => !HARMLESS.some((pattern) => pattern.test(words)));
-}
+/** Lines after the first one that may explain it. */
+const LOOK_AHEAD = 8;
 
 function fill(template: string, match: RegExpExecArray): string {
   const filled = template.replace(/\$(\d)/g, (_, group: string) => match[Number(group)] ?? '');
@@ -64,34 +56,48 @@ function lookUp(text: string, causes: readonly Cause[]): Explanation | undefined
   return undefined;
 }
 
+/** The words of the table, and the process and descriptor where they are not among them. */
+function explained(found: Explanation, { where }: ErrorLine): Explanation {
+  const pid = where === undefined ? undefined : /\d+/.exec(where)?.[0];
+  if (where === undefined || new RegExp(`\\bpid ${pid}\\b`).test(found.message)) return found;
+  return { ...found, message: `${found.message}: ${where}` };
+}
+
+function firstKnown(lines: readonly ErrorLine[], tables: readonly (readonly Cause[])[]): Explanation | undefined {
+  for (const line of lines) {
+    for (const table of tables) {
+      const found = lookUp(line.text, table);
+      if (found !== undefined) return explained(found, line);
+    }
+  }
+  return undefined;
+}
+
+function unknown(line: ErrorLine): Explanation {
+  const text = printable(line.text);
+  const hint = `try again; if it fails in the same way, let ${line.where === undefined ? 'the program' : 'that process'} close or end what this names, or run criu check on the node; the full log is kept with the operation`;
+  return explained({ kind: 'unknown', message: `criu: ${text}`, hint, line: text }, line);
+}
+
 /**
  * The first real cause in the log of a run that failed; undefined when it holds no error. Unknown errors come back in
  * CRIU's words with kind "unknown".
  */
 export function explainCriuLog(text: string, phase: 'dump' | 'restore'): Explanation | undefined {
-  const all = errorLines(text);
-  const real = all.filter(({ file, text: words }) => !PROBES.test(file) && !ECHOES.some((pattern) => pattern.test(words)));
+  const all = errorLines(text).filter((line) => !HARMLESS.some((pattern) => pattern.test(line.text)));
+  const probes = all.filter(({ file }) => PROBES.test(file));
+  const echoes = all.filter((line) => !probes.includes(line) && ECHOES.some((pattern) => pattern.test(line.text)));
+  const real = all.filter((line) => !probes.includes(line) && !echoes.includes(line));
   const specific = phase === 'dump' ? dumpCauses : restoreCauses;
   // What one direction calls by a name of its own may be met in the other, but its own table comes first.
   const tables = [specific, commonCauses, phase === 'dump' ? restoreCauses : dumpCauses];
-  const [first] = real;
-  for (const line of first === undefined ? [] : [first]) {
-    for (const table of tables) {
-      const found = lookUp(line.text, table);
-      if (found !== undefined) return found;
-    }
-  }
-  // The first line alone says little ("Can't dump …"): the next one that is known explains it.
-  for (const line of real.slice(1, 4)) {
-    const found = lookUp(line.text, specific);
-    if (found !== undefined) return found;
-  }
-  const rest = first ?? all[0];
+  // The first line alone may say little ("Can't dump …"): a later one that is known explains it.
+  const known = firstKnown(real.slice(0, 1), tables) ?? firstKnown(real.slice(1, LOOK_AHEAD), [specific]) ?? firstKnown([...probes, ...echoes], [specific]);
+  if (known !== undefined) return known;
+  const rest = real[0] ?? probes[0] ?? echoes[0];
   if (rest === undefined) return undefined;
-  const probe = lookUp(rest.text, commonCauses);
-  if (probe !== undefined) return probe;
-  const line = printable(rest.text);
-  return { kind: 'unknown', message: `criu: ${line}`, hint: 'the full log is kept with the operation', line };
+  const node = real.length > 0 ? undefined : firstKnown([...probes, ...echoes], [commonCauses]);
+  return node ?? unknown(rest);
 }
 
 /** Beginning and end of a log that may have grown to many megabytes; empty when there is none. */

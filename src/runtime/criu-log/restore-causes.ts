@@ -1,5 +1,5 @@
 /** What CRIU's error lines mean, for restores, and for both directions. The texts matched are those of CRIU 3.15 to 4.2. */
-import type { Cause } from './causes.ts';
+import type { Cause } from './cause.ts';
 
 export const restoreCauses: readonly Cause[] = [
   // Sockets.

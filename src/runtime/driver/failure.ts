@@ -58,6 +58,6 @@ export function explainFailure(failure: RunFailure): StasisError {
     if (known.match.test(message)) return new StasisError(known.code ?? codes[failure.phase], `${failure.what}: ${known.message}`, { hint: known.hint, details });
   }
   const words = message === '' || EMPTY_WORDS.test(message) ? `the runtime ended with status ${failure.status} and criu's log names no error` : message;
-  const hint = failure.status > 128 ? 'it was ended by a signal: out of memory, or killed by somebody' : 'the full log is kept with the operation';
+  const hint = failure.status > 128 ? 'it was ended by a signal: out of memory, or killed by somebody' : 'see with stasis ps whether the container still runs, and try again; the words of the runtime and of criu are kept with the operation';
   return new StasisError(codes[failure.phase], `${failure.what}: ${words}`, { hint, details });
 }
