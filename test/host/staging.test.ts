@@ -32,6 +32,13 @@ void describe('staging', () => {
     assert.equal(mounts(directory), 0);
   });
 
+  void it('takes no more for small files than they hold: CRIU writes about eight for each process', async () => {
+    await using staging = await openStaging(place(), { sizeBytes: 256 * MiB });
+    const area = await staging.open(operation('a'));
+    for (let count = 0; count < 200; count++) writeFileSync(join(area.directory, `core-${count}.img`), Buffer.alloc(300, 1));
+    assert.ok(staging.usedBytes() <= 2 * MiB, `${staging.usedBytes()} bytes`);
+  });
+
   void it('holds what is reserved and hands it over', async () => {
     const directory = place();
     await using staging = await openStaging(directory, { sizeBytes: 64 * MiB });
