@@ -7,6 +7,7 @@ import type * as api from '../rpc/api.ts';
 import type { AgentContext } from './context.ts';
 import { follow } from './queries/watch.ts';
 import { countInto, operationId } from './repository-service.ts';
+import { someProblems } from './results.ts';
 
 const ROTATE_STEPS = ['rotate'] as const;
 const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex');
@@ -28,7 +29,7 @@ export function keysHandlers(agent: AgentContext): Handlers {
         signal,
         onProblem: (object, error) => problems.push({ object, code: (error as StasisError).code, message: error.message }),
       });
-      return { keys, problems };
+      return { keys, problems: someProblems(problems) };
     },
     changeRecipients: (request, context) => changeRecipients(agent, request, context),
     shredLineages: (request, context) => shred(agent, request, context),

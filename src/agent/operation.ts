@@ -4,6 +4,7 @@ import type { Clock } from '../core/clock.ts';
 import { StasisError, asStasisError } from '../core/errors.ts';
 import type { Failpoints } from '../core/failpoint.ts';
 import type { OperationId } from '../core/ids.ts';
+import { withoutSecrets } from './secrets.ts';
 
 export type OperationKind = 'checkpoint' | 'restore' | 'verify' | 'delete' | 'export' | 'import' | 'fill' | 'check' | 'prune' | 'rotate';
 export type OperationState = 'running' | 'succeeded' | 'failed' | 'cancelled';
@@ -64,6 +65,7 @@ export class Operation {
   #endedMs: number | undefined;
   #error: StasisError | undefined;
   #settled = false;
+  #secrets: readonly string[] = [];
 
   constructor(options: OperationOptions) {
     this.id = options.id;
@@ -91,6 +93,11 @@ export class Operation {
     this.#hooks.push(hook);
   }
 
+  /** From now on no error of this operation quotes these words. */
+  hide(secrets: readonly string[]): void {
+    this.#secrets = [...this.#secrets, ...secrets];
+  }
+
   /** Runs the next step. Steps come in the order of the list; one may be left out, none may be repeated. */
   async step<T>(name: string, body: (signal: AbortSignal) => Promise<T>): Promise<T> {
     const number = this.#options.steps.indexOf(name) + 1;
@@ -103,7 +110,7 @@ export class Operation {
     const failpoint = `${this.#options.kind}.${name}`;
     const start = this.#options.clock.monotonic();
     await this.#options.failpoints.hit(failpoint, { signal: this.signal });
-    const result = await body(this.signal);
+    const result = await body(this.signal).catch((thrown: unknown) => { throw this.#presentable(thrown); });
     await this.#options.failpoints.hit(`${failpoint}.after`, { signal: this.signal });
     this.phases.push({ name, ms: this.#options.clock.monotonic() - start });
     return result;
@@ -139,10 +146,14 @@ export class Operation {
       this.#end('succeeded', undefined);
       return result;
     } catch (thrown) {
-      const error = this.signal.aborted ? asStasisError(this.signal.reason, 'cancelled') : asStasisError(thrown, `${this.#options.kind} of ${this.#options.target} failed in step ${this.#step}`);
+      const error = this.signal.aborted ? asStasisError(this.signal.reason, 'cancelled') : this.#presentable(thrown);
       this.#end(error.code === 'CANCELLED' ? 'cancelled' : 'failed', error);
       throw error;
     }
+  }
+
+  #presentable(thrown: unknown): StasisError {
+    return withoutSecrets(asStasisError(thrown, `${this.#options.kind} of ${this.#options.target} failed in step ${this.#step}`), this.#secrets);
   }
 
   #end(state: OperationState, error: StasisError | undefined): void {

@@ -6,6 +6,7 @@ import type { PruneReport } from '../repository/types.ts';
 import type { AgentContext } from './context.ts';
 import type { Operation } from './operation.ts';
 import { follow } from './queries/watch.ts';
+import { someProblems } from './results.ts';
 import { applyRetention, type Retained } from './retention/apply.ts';
 
 const PRUNE_STEPS = ['expire', 'prune'] as const;
@@ -56,8 +57,8 @@ async function* check(agent: AgentContext, request: api.CheckRepositoryRequest, 
   }, (running) => running.step('check', (signal) => agent.repository.maintenance.check({ signal, readData: request.readData, onCheckpoint: countInto(running) })));
   yield* follow<api.CheckRepositoryEvent>(agent, operation, context.signal, (progress) => ({ type: 'progress', progress }));
   const { loose, ...report } = await outcome;
-  for (const { object, code, message } of report.problems) agent.log.event('repository.problem', { object, code, message });
-  yield { type: 'report', report: { ...report, loosePacks: loose.packs, looseBytes: loose.bytes, totalMs: agent.clock.monotonic() - started } };
+  for (const { object, code, message } of someProblems(report.problems)) agent.log.event('repository.problem', { object, code, message });
+  yield { type: 'report', report: { ...report, problems: someProblems(report.problems), loosePacks: loose.packs, looseBytes: loose.bytes, totalMs: agent.clock.monotonic() - started } };
 }
 
 async function* prune(agent: AgentContext, request: api.PruneRepositoryRequest, context: CallContext): AsyncIterable<api.PruneRepositoryEvent> {
@@ -79,5 +80,5 @@ async function* prune(agent: AgentContext, request: api.PruneRepositoryRequest, 
 }
 
 function pruneReport(dryRun: boolean, { expired, problems }: Retained, pruned: PruneReport, totalMs: number): api.PruneRepositoryReport {
-  return { ...pruned, dryRun, expired: expired.map(({ id, reason, storedBytes }) => ({ checkpoint: id, reason, storedBytes })), problems, totalMs };
+  return { ...pruned, dryRun, expired: expired.map(({ id, reason, storedBytes }) => ({ checkpoint: id, reason, storedBytes })), problems: someProblems(problems), totalMs };
 }

@@ -31,6 +31,19 @@ export function restoreResult(outcome: RestoreOutcome): api.RestoreResult {
   };
 }
 
+/** A store may make up damaged objects without end: so many are named, and the rest is counted. */
+const MAX_PROBLEMS = 1000;
+const MAX_PROBLEM_TEXT = 1000;
+
+export function someProblems(problems: readonly api.Problem[]): readonly api.Problem[] {
+  const named = problems.slice(0, MAX_PROBLEMS).map(({ object, code, message }) => ({ object: object.slice(0, MAX_PROBLEM_TEXT), code, message: message.slice(0, MAX_PROBLEM_TEXT) }));
+  const more = problems.length - named.length;
+  return more === 0 ? named : [...named, { object: '', code: 'LIMIT_EXCEEDED', message: `${more} more problems are not named` }];
+}
+
+/** Of requests from before there was a bound. */
+const MAX_REASON = 1024;
+
 export function rate(bytes: number, ms: number): number {
   return ms <= 0 ? 0 : Math.round((bytes * 1000) / ms);
 }
@@ -40,7 +53,7 @@ export function checkpointInfo(summary: CheckpointSummary, pins: ReadonlySet<str
   return {
     id: summary.id, lineage: summary.lineage, createdMs: summary.createdMs, node: description.provenance.node,
     containers: description.containers.map(({ id, name, runtime, manager, rootfs }) => ({ id, name, runtime, manager, rootfs: rootfs.layout.kind })),
-    reason: description.provenance.reason, principal: description.provenance.by, cipher: summary.cipher, signer: summary.signer, bytes: summary.bytes,
+    reason: description.provenance.reason.slice(0, MAX_REASON), principal: description.provenance.by, cipher: summary.cipher, signer: summary.signer, bytes: summary.bytes,
     frozenMs: description.frozenMs, leftRunning: description.mode === 'leave-running', imported: description.imported !== undefined, pinned: pins.has(summary.id),
     ...(description.provenance.parent === undefined ? {} : { parent: description.provenance.parent }),
   };

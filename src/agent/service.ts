@@ -20,7 +20,7 @@ import { keysHandlers } from './keys-service.ts';
 import { repositoryHandlers } from './repository-service.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
 import { sweepContainers } from './restore/container-directory.ts';
-import { checkpointResult, operationInfo, restoreResult } from './results.ts';
+import { checkpointResult, operationInfo, restoreResult, someProblems } from './results.ts';
 
 const VERIFY_STEPS = ['read'] as const;
 const DELETE_STEPS = ['delete'] as const;
@@ -139,7 +139,7 @@ async function* serveVerify(agent: AgentContext, request: api.VerifyCheckpointRe
   yield* follow<VerifyEvent>(agent, operation, context.signal, (progress) => ({ type: 'progress', progress }));
   const report = await outcome;
   agent.log.event('checkpoint.verified', { checkpoint_id: checkpointId, problems: report.problems.length });
-  yield { type: 'report', report: { ...report, checkpoint: report.id, ok: report.problems.length === 0, totalMs: agent.clock.monotonic() - started } };
+  yield { type: 'report', report: { ...report, problems: someProblems(report.problems), checkpoint: report.id, ok: report.problems.length === 0, totalMs: agent.clock.monotonic() - started } };
 }
 
 function startDelete(agent: AgentContext, request: api.DeleteCheckpointRequest, { caller }: CallContext): Started<void> {

@@ -6,11 +6,12 @@
 import type { PackageDefinition } from '@grpc/proto-loader';
 import { invariant } from '../core/assert.ts';
 import { StasisError } from '../core/errors.ts';
+import type { Bounds } from './bounds.ts';
 
 export interface Codec {
   toWire(message: string, value: object): object;
-  /** Throws USAGE for what the types do not allow. */
-  fromWire(message: string, value: object): object;
+  /** Throws USAGE for what the types do not allow, or is beyond the bounds. */
+  fromWire(message: string, value: object, bounds?: Bounds): object;
 }
 
 interface Field {
@@ -37,14 +38,19 @@ export function createCodec(types: PackageDefinition, packageName: string): Code
     return list;
   };
 
-  const convert = (message: string, value: object, scalar: (field: Field, value: unknown) => unknown): Record<string, unknown> => {
+  const convert = (message: string, value: object, scalar: (field: Field, value: unknown) => unknown, bounds?: Bounds): Record<string, unknown> => {
     const result: Record<string, unknown> = {};
     const variant = (value as Plain)['type'];
     if (typeof variant === 'string' && (value as Plain)[variant] !== undefined) result['type'] = variant;
     for (const field of fieldsOf(message)) {
       const given = (value as Plain)[field.name];
       if (given === undefined || given === null) continue;
-      const one = (item: unknown): unknown => (field.type === 'TYPE_MESSAGE' ? convert(field.typeName, item as object, scalar) : scalar(field, item));
+      if (field.label === 'LABEL_REPEATED') bounds?.repeated(message, field.name, (given as unknown[]).length);
+      const one = (item: unknown): unknown => {
+        if (field.type === 'TYPE_MESSAGE') return convert(field.typeName, item as object, scalar, bounds);
+        if (typeof item === 'string') bounds?.text(message, field.name, item);
+        return scalar(field, item);
+      };
       const converted = field.label === 'LABEL_REPEATED' ? (given as unknown[]).map(one) : one(given);
       if (converted !== undefined) result[field.name] = converted;
     }
@@ -53,7 +59,7 @@ export function createCodec(types: PackageDefinition, packageName: string): Code
 
   return {
     toWire: (message, value) => convert(message, value, scalarToWire),
-    fromWire: (message, value) => convert(message, value, scalarFromWire),
+    fromWire: (message, value, bounds) => convert(message, value, scalarFromWire, bounds),
   };
 }
 

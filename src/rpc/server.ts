@@ -49,12 +49,15 @@ export interface AgentServer extends AsyncDisposable {
 
 /** Requests are names and options. */
 const MAX_REQUEST_BYTES = 256 * 1024;
+/** What a client takes (client.ts): an answer beyond fails here, with a status that says so, and is not sent in vain. */
+const MAX_ANSWER_BYTES = 16 * 1024 * 1024;
 /** Of one connection: a command line needs two, a coordinator some dozens. */
 const MAX_STREAMS = 128;
 const CLOSE_GRACE_MS = 5_000;
 
 const channelOptions = {
   'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
+  'grpc.max_send_message_length': MAX_ANSWER_BYTES,
   'grpc.max_concurrent_streams': MAX_STREAMS,
   // A peer that vanished is noticed within 40 s, so that its streams do not stay open for ever.
   'grpc.keepalive_time_ms': 30_000,

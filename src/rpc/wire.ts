@@ -1,4 +1,5 @@
 /** The agent's service as both sides use it: its methods, and the way between their messages and the types of api.ts. */
+import { requestBounds } from './bounds.ts';
 import { createCodec } from './codec.ts';
 import { agentService } from './definitions.ts';
 import type { Definitions, Methods } from './definitions.ts';
@@ -34,7 +35,7 @@ export function agentWire(definitions: Definitions): Wire {
         name: `${name.charAt(0).toLowerCase()}${name.slice(1)}` as MethodName,
         definition,
         encodeRequest: (value) => codec.toWire(request, value),
-        decodeRequest: (message) => codec.fromWire(request, message),
+        decodeRequest: (message) => codec.fromWire(request, message, requestBounds),
         encodeResponse: (value) => codec.toWire(response, value),
         decodeResponse: (message) => codec.fromWire(response, message),
       };

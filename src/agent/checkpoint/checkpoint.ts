@@ -20,6 +20,7 @@ import { examine } from '../../runtime/index.ts';
 import type { AgentContext } from '../context.ts';
 import { rememberLineage } from '../lineages.ts';
 import type { Operation, Phase } from '../operation.ts';
+import { secretsOf } from '../secrets.ts';
 import { expireAfterCheckpoint } from '../retention/apply.ts';
 import { describe } from './describe.ts';
 import type { PreDumpMode, PreDumped } from './pre-dump.ts';
@@ -58,6 +59,7 @@ export interface CheckpointOutcome {
 
 export async function checkpoint(agent: AgentContext, container: Container, request: CheckpointRequest, operation: Operation): Promise<CheckpointOutcome> {
   const started = agent.clock.monotonic();
+  operation.hide(secretsOf(container.spec));
   const verdict = await operation.step('examine', (signal) => examineOrRefuse(agent, container, request.flags, signal));
   await using prepared = await operation.step('prepare', (signal) => prepareCheckpoint(agent, container, verdict, request, operation, signal));
   await operation.step('read-ahead', (signal) => prepared.readAhead(signal));

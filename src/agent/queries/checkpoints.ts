@@ -5,14 +5,15 @@ import type * as api from '../../rpc/api.ts';
 import type { CheckpointSummary } from '../../repository/types.ts';
 import type { AgentContext } from '../context.ts';
 import { podDescription } from '../description.ts';
-import { checkpointInfo } from '../results.ts';
+import { checkpointInfo, someProblems } from '../results.ts';
+import { shownDescription } from './shown.ts';
 
-const DEFAULT_PAGE = 500;
-const MAX_PAGE = 5000;
+/** As the API says: such a page fits into one message, reasons and names being bounded. */
+const MAX_PAGE = 500;
 
 /** Newest first, in pages; the token is the last id of the page before. Ids sort by time. */
 export async function listCheckpoints(agent: AgentContext, request: api.ListCheckpointsRequest, { signal }: api.CallContext): Promise<api.ListCheckpointsResponse> {
-  const pageSize = Math.min(request.pageSize > 0 ? request.pageSize : DEFAULT_PAGE, MAX_PAGE);
+  const pageSize = Math.min(request.pageSize > 0 ? request.pageSize : MAX_PAGE, MAX_PAGE);
   const before = request.pageToken === '' ? undefined : parseCheckpointId(request.pageToken);
   const problems: api.Problem[] = [];
   const onProblem = (object: string, error: unknown): void => {
@@ -25,7 +26,7 @@ export async function listCheckpoints(agent: AgentContext, request: api.ListChec
   }
   const pins = new Set<string>((await agent.repository.maintenance.pins({ signal })).map(({ checkpoint }) => checkpoint));
   const page = found.sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, pageSize);
-  return { checkpoints: page.map((summary) => checkpointInfo(summary, pins)), problems, nextPageToken: found.length > pageSize ? (page.at(-1)?.id ?? '') : '' };
+  return { checkpoints: page.map((summary) => checkpointInfo(summary, pins)), problems: someProblems(problems), nextPageToken: found.length > pageSize ? (page.at(-1)?.id ?? '') : '' };
 }
 
 function matches(summary: CheckpointSummary, request: api.ListCheckpointsRequest, onProblem: (object: string, error: unknown) => void): boolean {
@@ -50,7 +51,7 @@ export async function resolveCheckpoint(agent: AgentContext, text: string, signa
   return only;
 }
 
-export async function inspectCheckpoint(agent: AgentContext, request: api.InspectCheckpointRequest, { signal }: api.CallContext): Promise<api.CheckpointDetail> {
+export async function inspectCheckpoint(agent: AgentContext, request: api.InspectCheckpointRequest, { signal, caller }: api.CallContext): Promise<api.CheckpointDetail> {
   const { id } = await resolveCheckpoint(agent, request.checkpoint, signal);
   const reader = await agent.repository.open(id, { signal });
   const description = podDescription(reader.summary);
@@ -63,6 +64,7 @@ export async function inspectCheckpoint(agent: AgentContext, request: api.Inspec
       ...(provenance.image === undefined ? {} : { imageDigest: provenance.image }),
     },
     blobs: [...reader.blobs].map(([name, length]) => ({ name, length })),
-    descriptionJson: JSON.stringify(description),
+    // Who may restore or export it gets at everything anyway.
+    descriptionJson: JSON.stringify(caller.roles.has('restorer') ? description : shownDescription(description)),
   };
 }

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import { parseContainerId, type CheckpointId, type ContainerId, type OperationId } from '../../core/ids.ts';
 import type { CheckpointReader } from '../../repository/types.ts';
-import { findContainer, listContainers } from '../../runtime/index.ts';
+import { findContainer, listContainers, readSpec } from '../../runtime/index.ts';
 import type { Container, RuntimeName, RuntimeRoot } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import { podDescription, type PodDescription, type SavedContainer } from '../description.ts';
@@ -23,6 +23,7 @@ import { rememberLineage } from '../lineages.ts';
 import { requireCpu } from '../node-info.ts';
 import type { LazyMode } from '../../rpc/api.ts';
 import type { Operation, Phase } from '../operation.ts';
+import { secretsOf } from '../secrets.ts';
 import { chooseLazy } from './choose-lazy.ts';
 import { RestoreInProgress } from './in-progress.ts';
 
@@ -89,6 +90,7 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
     const reader = await agent.repository.open(request.checkpoint, { signal });
     return { reader, held, description: podDescription(reader.summary) };
   });
+  await hideSecrets(operation, opened.description, request.bundle);
   const plan = await operation.step('examine', (signal) => examineRestore(agent, request, opened, operation, signal));
   await using inProgress = await operation.step('prepare', (signal) => RestoreInProgress.prepare(agent, plan, operation, signal));
   await operation.step('files', (signal) => inProgress.files(signal));
@@ -101,6 +103,12 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
     bytes: plan.reader.summary.bytes.raw, storedBytes: plan.reader.summary.bytes.stored,
     downtimeMs: plan.description.mode === 'stop' ? agent.clock.now() - plan.description.frozenAtMs : undefined, fill, lazyReason: plan.lazyReason,
   };
+}
+
+/** A bundle that cannot be read is told later, by whoever needs it. */
+async function hideSecrets(operation: Operation, { containers }: PodDescription, bundle: string | undefined): Promise<void> {
+  const given = bundle === undefined ? undefined : await readSpec(bundle).catch(() => undefined);
+  for (const spec of [...containers.map((saved) => saved.spec), ...(given === undefined ? [] : [given])]) operation.hide(secretsOf(spec));
 }
 
 async function examineRestore(agent: AgentContext, request: RestoreRequest, opened: Pick<RestorePlan, 'reader' | 'held' | 'description'>, operation: Operation, signal: AbortSignal): Promise<RestorePlan> {
