@@ -1,6 +1,6 @@
 /** One operation in progress: a visible list of steps, one deadline, progress, an outcome. */
 import { invariant } from '../core/assert.ts';
-import type { Clock } from '../core/clock.ts';
+import { longTimer, type Clock, type LongTimer } from '../core/clock.ts';
 import { StasisError, asStasisError } from '../core/errors.ts';
 import type { Failpoints } from '../core/failpoint.ts';
 import type { OperationId } from '../core/ids.ts';
@@ -53,7 +53,7 @@ export class Operation {
   readonly phases: Phase[] = [];
   readonly #options: OperationOptions;
   readonly #abort = new AbortController();
-  readonly #timer: NodeJS.Timeout;
+  readonly #timer: LongTimer;
   readonly #startedMs: number;
   readonly #begun: number;
   readonly #hooks: ((step: string) => void)[] = [];
@@ -72,10 +72,9 @@ export class Operation {
     this.#options = options;
     this.#startedMs = options.clock.now();
     this.#begun = options.clock.monotonic();
-    this.#timer = setTimeout(() => {
+    this.#timer = longTimer(() => {
       this.cancel(new StasisError('DEADLINE_EXCEEDED', `the operation did not end within ${options.deadlineMs} ms`, { hint: 'give it a longer deadline' }));
-    }, options.deadlineMs);
-    this.#timer.unref();
+    }, options.deadlineMs).unref();
   }
 
   /** Aborted by a cancel or the deadline, with a StasisError as reason. */
@@ -157,7 +156,7 @@ export class Operation {
   }
 
   #end(state: OperationState, error: StasisError | undefined): void {
-    clearTimeout(this.#timer);
+    this.#timer.clear();
     this.#state = state;
     this.#error = error;
     this.#endedMs = this.#options.clock.now();

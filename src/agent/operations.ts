@@ -69,10 +69,11 @@ export class Operations {
     return { operation: known.operation, outcome: known.outcome as Promise<T> };
   }
 
-  /** Starts an operation, or joins the one of the same id. Throws CONTAINER_BUSY or AGENT_STOPPING. */
+  /** Starts an operation, or joins the one of the same id. Throws CONTAINER_BUSY, AGENT_STOPPING, or USAGE for no time at all. */
   start<T>(options: StartOptions, body: (operation: Operation) => Promise<T>): Started<T> {
     const joined = this.join<T>(options.id, options.kind, options.target);
     if (joined !== undefined) return joined;
+    if (!(options.deadlineMs > 0)) throw new StasisError('USAGE', `a deadline of ${options.deadlineMs} ms is over before the operation begins`, { hint: 'give more than 0, or none for the configured one' });
     if (this.#stopping) throw new StasisError('AGENT_STOPPING', 'the agent is shutting down', { hint: 'try again when it is back' });
     this.claim(options.id, options.exclusive, options.target);
     const operation = new Operation({ ...options, clock: this.#clock, failpoints: this.#failpoints, changed: (changed) => this.#tell(changed) });

@@ -1,21 +1,22 @@
 /**
  * At the start, before anything else is served: what a dead agent left is finished or rolled back.
  *
- * A checkpoint: its guard settles the container (thawed, or dead because committed). The manifest exists: the checkpoint
+ * A checkpoint: its guard has settled the container (thawed, or dead because committed: thaw-first.ts). The manifest exists: the checkpoint
  * stands, unless its container should have died for it and was let go; no manifest: its packs are garbage.
  * A restore: the container is removed; its record is there until the container runs and all of its memory has arrived.
  */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { asStasisError, isStasisError } from '../core/errors.ts';
-import { listDirectory, removeTree } from '../host/files.ts';
-import { recoverGuard } from '../host/guard.ts';
+import { removeTree } from '../host/files.ts';
+import { listGuards, recoverGuard, removeGuard } from '../host/guard.ts';
 import { recoverFill } from '../host/lazy-guard.ts';
 import { processAlive } from '../host/proc.ts';
 import { killSession } from '../host/session.ts';
 import { findContainer, remove, removeBundle } from '../runtime/index.ts';
 import type { AgentContext } from './context.ts';
 import type { CheckpointRecord, ImportRecord, JournalRecord, RestoreRecord } from './journal.ts';
+import { guardsDirectory } from './thaw-first.ts';
 import { fillDirectory, sweepContainers } from './restore/container-directory.ts';
 
 export async function recover(agent: AgentContext): Promise<void> {
@@ -54,7 +55,7 @@ async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord):
   const { checkpoint, container } = record;
   const signal = AbortSignal.timeout(STORE_MS);
   const decision = existsSync(record.guardDirectory) ? await recoverGuard(agent.settings.scripts.guard, record.guardDirectory) : undefined;
-  removeTree(record.guardDirectory);
+  removeGuard(record.guardDirectory);
   if (!(await agent.repository.exists(checkpoint, { signal }))) {
     await agent.repository.discard(checkpoint, { signal });
     return 'rolled back';
@@ -106,12 +107,11 @@ function removeStaging(record: JournalRecord): void {
   removeTree(record.stagingDirectory);
 }
 
-/** A guard without a journal: its agent died between the two, with nothing frozen. */
+/** Guards without a journal: their agent died between the two, with nothing frozen. */
 async function sweepGuards(agent: AgentContext): Promise<void> {
-  const guards = join(agent.settings.runDirectory, 'guards');
-  for (const name of listDirectory(guards)) {
+  const guards = guardsDirectory(agent.settings.runDirectory);
+  for (const name of listGuards(guards)) {
     await recoverGuard(agent.settings.scripts.guard, join(guards, name));
-    removeTree(join(guards, name));
-    agent.log.event('guard.stale', { operation_id: name });
+    removeGuard(join(guards, name));
   }
 }

@@ -1,5 +1,6 @@
 /** The API of the agent: requests become operations, their progress and outcome become events. */
 import { isAbsolute } from 'node:path';
+import { LONGEST_TIMER_MS } from '../core/clock.ts';
 import { StasisError, isStasisError } from '../core/errors.ts';
 import { newOperationId, parseCheckpointId, parseOperationId, type OperationId } from '../core/ids.ts';
 import type { AgentHandlers, CallContext, CheckpointEvent, RestoreEvent, VerifyEvent } from '../rpc/api.ts';
@@ -71,6 +72,7 @@ async function startCheckpoint(agent: AgentContext, request: api.CheckpointReque
   const id = operationId(request.operationId);
   const joined = agent.operations.join<CheckpointOutcome>(id, 'checkpoint', request.container);
   if (joined !== undefined) return joined;
+  requireBudget(request.freezeBudgetMs);
   const container = await findContainer(agent.roots, request.container, { signal, ...(request.runtime === undefined ? {} : { runtime: request.runtime as RuntimeName }) });
   requireRunning(container);
   agent.fills.requireFilled(container);
@@ -82,6 +84,12 @@ async function startCheckpoint(agent: AgentContext, request: api.CheckpointReque
     flags, memoryPath: request.memoryPath ?? 'auto', preDump: request.preDump, freezeBudgetMs: request.freezeBudgetMs, by: caller.principal, reason: request.reason,
     newLineage: request.newLineage, keep: request.keep,
   }, operation)));
+}
+
+/** The guard's timer has to keep it. */
+function requireBudget(ms: number | undefined): void {
+  if (ms === undefined || (ms > 0 && ms <= LONGEST_TIMER_MS)) return;
+  throw new StasisError('USAGE', `a freeze budget of ${ms} ms cannot be kept`, { hint: 'give more than 0 and at most 24 days, or none for the configured one' });
 }
 
 function requireRunning(container: Container): void {

@@ -24,6 +24,7 @@ import type { Metrics } from '../telemetry/metrics.ts';
 import type { AgentContext, AgentSettings } from './context.ts';
 import { Fills } from './fills.ts';
 import { Journal } from './journal.ts';
+import { thawFirst } from './thaw-first.ts';
 import { TreeMemories } from './tree-memories.ts';
 import { Lineages } from './lineages.ts';
 import { recordMetrics } from './metrics.ts';
@@ -62,6 +63,8 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   makePrivateDirectory(config.runDirectory);
   stack.use(lockDirectory(config.stateDirectory));
   stack.use(lockDirectory(config.runDirectory));
+  const journal = new Journal(join(config.stateDirectory, 'journal'));
+  await thawFirst({ runDirectory: config.runDirectory, journal, guardScript: join(libexecDirectory(), 'stasis-guard'), log });
   const toolchain = await probeToolchain({ criu: config.criu.binary, runtimes: [{ name: 'runc', binary: config.runtimes.runc.binary }, { name: 'crun', binary: config.runtimes.crun.binary }] }, { signal: undefined });
   log.event('node.probed', { kernel: toolchain.kernel, criu: toolchain.criu.text, runtimes: toolchain.runtimes.map(({ name, version: number }) => `${name} ${number}`) });
   for (const problem of toolchain.problems) log.event('node.problem', { problem });
@@ -87,7 +90,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, holdings, treeThreads, toolchain, operations,
     quota: new Quota({ repository, holdings, clock: systemClock, bytes: config.repository.quota, namespaces: namespaceQuotas(config) }),
     roots,
-    journal: new Journal(join(config.stateDirectory, 'journal')),
+    journal,
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
     workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
     blockSlots: new BlockSlots(CACHE_BYTES), storeSpeed,

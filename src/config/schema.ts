@@ -4,6 +4,7 @@
  */
 import { availableParallelism, hostname, totalmem } from 'node:os';
 import * as v from 'valibot';
+import { LONGEST_TIMER_MS } from '../core/clock.ts';
 import { GiB, MiB, parseBytes, parseDuration } from '../core/units.ts';
 
 /** Bytes, written as 64M, 1.5G or a number. */
@@ -26,6 +27,8 @@ const scalar = v.union([v.string(), v.number()], 'expected a text or a number');
 const size = v.pipe(scalar, parsed<Bytes>(parseBytes, 'a size such as 64M or 1.5G'));
 const pause = v.pipe(scalar, parsed<Millis>(parseDuration, 'a duration such as 0s, 250ms or 2s'));
 const duration = v.pipe(scalar, parsed<Millis>(parseDuration, 'a duration such as 250ms, 30s or 2m'), v.check((ms) => ms > 0, 'must be longer than 0'));
+/** A guard counts it with a timer. */
+const budget = v.pipe(duration, v.check((ms) => ms <= LONGEST_TIMER_MS, 'must be at most 24 days (596h)'));
 const text = v.string('expected a text');
 const path = v.pipe(text, v.check((value) => value.startsWith('/') && !value.includes('\0'), 'expected an absolute path'));
 const optionalPath = v.union([v.literal(''), path], 'expected an absolute path or nothing');
@@ -154,8 +157,8 @@ export const schema = v.strictObject({
   staging: group({
     size: key(size, defaultStaging(usableMemory()), 'Memory for pages between CRIU and the repository. Default: a quarter of the memory, at most 8 GiB.'),
   }),
-  freezeBudget: key(duration, '60s', 'How long a container that goes on running afterwards may be frozen. Then it is thawed, and the checkpoint fails.'),
-  stopBudget: key(duration, '10m', 'How long a container that is stopped by its checkpoint may be frozen until the commit. Then it is thawed, and the checkpoint fails.'),
+  freezeBudget: key(budget, '60s', 'How long a container that goes on running afterwards may be frozen. Then it is thawed, and the checkpoint fails.'),
+  stopBudget: key(budget, '10m', 'How long a container that is stopped by its checkpoint may be frozen until the commit. Then it is thawed, and the checkpoint fails.'),
   ghostLimit: key(size, '64M', 'Largest deleted but open file that is saved with a checkpoint.'),
   operations: group({
     parallel: key(integer(1, 64), 2, 'How many checkpoints and restores run at the same time; others wait.'),

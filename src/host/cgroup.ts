@@ -1,8 +1,9 @@
 /** Freezing and thawing a cgroup: the v1 freezer controller and the cgroup v2 freezer. */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError, asStasisError } from '../core/errors.ts';
+import { cgroupProcesses, cgroupThreads } from './cgroup-walk.ts';
 
 export interface FreezerLocation {
   readonly version: 1 | 2;
@@ -16,6 +17,7 @@ const MAX_TASKS_EXAMINED = 2000;
 
 /** A v1 freezer that meets a task in the middle of something says FREEZING: look again this often. */
 const POLL_MS = 1;
+const THAW_TRIES = 100;
 
 export class Freezer {
   readonly #at: FreezerLocation;
@@ -24,9 +26,8 @@ export class Freezer {
     this.#at = at;
   }
 
-  /** What to write where to thaw; for the guard, which has no Node.js. */
-  get thawInstruction(): string {
-    return this.#at.version === 1 ? `${join(this.#at.directory, 'freezer.state')} THAWED` : `${join(this.#at.directory, 'cgroup.freeze')} 0`;
+  get directory(): string {
+    return this.#at.directory;
   }
 
   /** Throws CONTAINER_EXITED when the cgroup is gone. */
@@ -82,32 +83,50 @@ export class Freezer {
   }
 
   /** Of a frozen cgroup: a thread that waits in vfork(2). */
-  vforkParent(): string | undefined {
+  vforkParent(): number | undefined {
     return this.#tasks().find(waitsInVfork);
   }
 
-  /** Synchronous, so that nothing can come between the decision and the thaw. */
+  /**
+   * Synchronous, so that nothing can come between the decision and the thaw. Read back, and tried again until it holds.
+   * Throws INTERNAL when it does not.
+   */
   thaw(): void {
-    this.#write(false);
+    for (let tries = 1; ; tries++) {
+      this.#write(false);
+      if (!this.closed()) return;
+      if (tries === THAW_TRIES) throw new StasisError('INTERNAL', `the freezer of ${this.#at.directory} does not open`, { hint: 'is somebody else freezing it again and again?' });
+    }
   }
 
-  /** Host pids of the tasks in this cgroup (not below it). */
+  /** Whether the cgroup itself is told to be frozen, whatever those above it are. Throws CONTAINER_EXITED when it is gone. */
+  closed(): boolean {
+    try {
+      const file = this.#at.version === 1 ? 'freezer.self_freezing' : 'cgroup.freeze';
+      return readFileSync(join(this.#at.directory, file), 'utf8').trim() !== '0';
+    } catch (error) {
+      throw this.#gone(error);
+    }
+  }
+
+  /** Whether it stands still although it is not told to: a cgroup above it is frozen. Throws CONTAINER_EXITED. */
+  frozenFromAbove(): boolean {
+    if (this.closed()) return false;
+    if (this.#at.version === 1) return this.frozen();
+    // Version 2 tells "frozen 1" for a moment after its own thaw, too.
+    for (let above = dirname(this.#at.directory); existsSync(join(above, 'cgroup.freeze')); above = dirname(above)) {
+      if (readFileSync(join(above, 'cgroup.freeze'), 'utf8').trim() === '1') return true;
+    }
+    return false;
+  }
+
+  /** Host pids of the processes in this cgroup and below it. */
   pids(): number[] {
-    try {
-      return readFileSync(join(this.#at.directory, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
-    } catch {
-      return [];
-    }
+    return cgroupProcesses(this.#at.directory);
   }
 
-  /** Thread ids. */
-  #tasks(): string[] {
-    try {
-      const file = this.#at.version === 1 ? 'tasks' : 'cgroup.threads';
-      return readFileSync(join(this.#at.directory, file), 'utf8').split('\n').filter(Boolean).slice(0, MAX_TASKS_EXAMINED);
-    } catch {
-      return [];
-    }
+  #tasks(): number[] {
+    return cgroupThreads(this.#at.directory, MAX_TASKS_EXAMINED);
   }
 
   #write(freeze: boolean): void {
@@ -129,11 +148,11 @@ export class Freezer {
 }
 
 /** False where the kernel does not tell (CONFIG_STACKTRACE is off). */
-export function vforkError(tid: string, hint: string): StasisError {
+export function vforkError(tid: number, hint: string): StasisError {
   return new StasisError('NOT_CHECKPOINTABLE', `thread ${tid} waits in vfork for its child to start a program, and criu cannot stop it there`, { hint, details: { kind: 'vfork' } });
 }
 
-function waitsInVfork(tid: string): boolean {
+function waitsInVfork(tid: number): boolean {
   try {
     return readFileSync(`/proc/${tid}/stack`, 'utf8').includes('kernel_clone+');
   } catch {

@@ -4,6 +4,7 @@
  */
 import { spawn } from 'node:child_process';
 import type { ChildProcess } from 'node:child_process';
+import { longTimer } from '../core/clock.ts';
 
 export interface CommandLimits {
   readonly timeoutMs: number;
@@ -48,7 +49,7 @@ class Conversation {
 
   start(input: Uint8Array): void {
     const { stdin, stdout, stderr } = this.#child;
-    const timer = setTimeout(() => this.#end('timeout'), this.#limits.timeoutMs);
+    const timer = longTimer(() => this.#end('timeout'), this.#limits.timeoutMs);
     stdout?.on('data', (bytes: Buffer) => this.#onOutput(bytes));
     stderr?.on('data', (bytes: Buffer) => {
       if (this.#stderrBytes < MAX_STDERR_BYTES) this.#stderr.push(bytes);
@@ -57,7 +58,7 @@ class Conversation {
     // It need not read the question to the end.
     for (const stream of [stdin, stdout, stderr]) stream?.on('error', () => undefined);
     this.#child.once('error', (error: NodeJS.ErrnoException) => {
-      clearTimeout(timer);
+      timer.clear();
       this.#resolve({ kind: 'unstartable', code: error.code ?? error.message, stderr: '' });
     });
     this.#child.once('exit', () => {
@@ -65,7 +66,7 @@ class Conversation {
       this.#drain = setTimeout(() => [stdin, stdout, stderr].forEach((stream) => stream?.destroy()), DRAIN_MS);
     });
     this.#child.once('close', (status: number | null) => {
-      clearTimeout(timer);
+      timer.clear();
       clearTimeout(this.#drain);
       this.#resolve(this.#result(status));
     });

@@ -4,13 +4,15 @@
  * the agent (released, commit) or the guard (thaw). An agent that was paused and wakes up too late finds the link there.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, constants, mkdirSync, openSync, readlinkSync, symlinkSync, watch, writeFileSync, writeSync, existsSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, readlinkSync, renameSync, symlinkSync, watch, writeFileSync, writeSync, existsSync } from 'node:fs';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { LONGEST_TIMER_MS, longTimer } from '../core/clock.ts';
 import { StasisError, errnoCode } from '../core/errors.ts';
 import { AT_FDCWD, mknodat } from './libc.ts';
 import { run } from './process.ts';
-import { makePrivateDirectory, removeTree } from './files.ts';
+import { listDirectory, makePrivateDirectory, removeTree } from './files.ts';
+import { leaveCgroups, removeEmptyCgroups } from './own-cgroup.ts';
 
 export type Decision = 'released' | 'commit' | 'thaw';
 
@@ -18,23 +20,32 @@ export interface GuardTarget {
   /** Directory of this guard, created here; on a tmpfs, because it must not outlive a reboot. */
   readonly directory: string;
   readonly init: { readonly pid: number; readonly start: number };
-  /** Freezer.thawInstruction, or undefined when the container was paused before and shall stay so. */
-  readonly thawInstruction: string | undefined;
+  /** The directory of its freezer cgroup, or undefined when the container was paused before and shall stay so. */
+  readonly freezer: string | undefined;
   /** Whether criu's post-dump hook will wait for the decision. */
   readonly hook: boolean;
   readonly budgetMs: number;
 }
 
+/** Below the root of every hierarchy: guards outlive the Pod or the unit of their agent. */
+const GUARD_CGROUP = 'stasis-guards';
+const GONE = '.gone';
 const ARM_TIMEOUT_MS = 5000;
+/** Beyond the budget and what the guard waits for after its last kill. It goes on by itself then. */
+const SETTLE_MS = 30_000;
 
 export class Guard implements AsyncDisposable {
   readonly directory: string;
+  /** Hierarchies in which the guard had to stay in the agent's own cgroup, and can be killed or frozen with it. */
+  exposed: readonly string[] = [];
   readonly #child: ChildProcess;
+  readonly #budgetMs: number;
   #answer: number | undefined;
   #fired = false;
 
-  private constructor(directory: string, child: ChildProcess, answer: number | undefined) {
+  private constructor(directory: string, child: ChildProcess, answer: number | undefined, budgetMs: number) {
     this.directory = directory;
+    this.#budgetMs = budgetMs;
     this.#child = child;
     this.#answer = answer;
     child.once('exit', () => {
@@ -47,8 +58,9 @@ export class Guard implements AsyncDisposable {
     makePrivateDirectory(join(target.directory, '..'));
     removeTree(target.directory);
     mkdirSync(target.directory, { mode: 0o700 });
-    writeFileSync(join(target.directory, 'freezer'), target.thawInstruction === undefined ? '' : `${target.thawInstruction}\n`);
-    writeFileSync(join(target.directory, 'init'), `${target.init.pid} ${target.init.start}\n`);
+    if (target.freezer !== undefined) symlinkSync(target.freezer, join(target.directory, 'freezer'));
+    writeFileSync(join(target.directory, 'init-pid'), `${target.init.pid}\n`);
+    writeFileSync(join(target.directory, 'init-start'), `${target.init.start}\n`);
     let answer: number | undefined;
     if (target.hook) {
       const fifo = join(target.directory, 'answer');
@@ -56,8 +68,8 @@ export class Guard implements AsyncDisposable {
       // Both ways: opening does not wait for the hook, and the hook sees the end when this process dies.
       answer = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
     }
-    const child = spawn(script, ['watch', target.directory, String(Math.ceil(target.budgetMs))], { detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
-    const guard = new Guard(target.directory, child, answer);
+    const child = spawn(script, ['watch', target.directory, String(budget(target.budgetMs))], { detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
+    const guard = new Guard(target.directory, child, answer, target.budgetMs);
     child.unref();
     try {
       const timeout = AbortSignal.timeout(ARM_TIMEOUT_MS);
@@ -67,6 +79,8 @@ export class Guard implements AsyncDisposable {
       throw new StasisError('INTERNAL', 'the guard of the freeze could not be started, so nothing was frozen', { cause: error, hint: `try ${script} by hand` });
     }
     child.stdout.destroy();
+    const { pid } = child;
+    guard.exposed = pid === undefined ? [] : leaveCgroups(pid, GUARD_CGROUP);
     // A guard that was killed shows as gone, not as an error of its pipe.
     child.stdin.on('error', () => undefined);
     return guard;
@@ -137,17 +151,48 @@ export class Guard implements AsyncDisposable {
     writeFileSync(join(this.directory, 'done'), '');
   }
 
-  /** Ends the guard's watch. It acts on its own unless a decision was made, so undecided means thaw. */
+  /**
+   * Ends the guard's watch. It acts on its own unless a decision was made, so undecided means thaw. A guard that cannot
+   * carry it out goes on trying, and its directory stays for it and for the next start of the agent.
+   */
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#answer !== undefined) closeSync(this.#answer);
     this.#answer = undefined;
     if (this.#child.exitCode === null && this.#child.signalCode === null && this.#child.pid !== undefined) {
       const ended = once(this.#child, 'exit');
       this.#child.stdin?.destroy();
-      await ended;
+      const stuck = longTimer(() => this.#child.emit('stuck'), this.#budgetMs + SETTLE_MS);
+      await Promise.race([ended, once(this.#child, 'stuck')]);
+      stuck.clear();
+      if (this.#child.exitCode === null && this.#child.signalCode === null) return;
     }
-    removeTree(this.directory);
+    removeGuard(this.directory);
+    removeEmptyCgroups(GUARD_CGROUP);
   }
+}
+
+/** Whole milliseconds, at least one: nobody may take 0 for no limit. */
+function budget(ms: number): number {
+  if (!(ms > 0) || ms > LONGEST_TIMER_MS) throw new StasisError('USAGE', `a freeze budget of ${ms} ms cannot be kept`, { hint: 'give it between 1ms and 24 days' });
+  return Math.ceil(ms);
+}
+
+/** At once: a directory of which half is gone, its decision first, would be taken for one that is undecided. */
+export function removeGuard(directory: string): void {
+  const gone = `${directory}${GONE}`;
+  try {
+    renameSync(directory, gone);
+  } catch (error) {
+    if (errnoCode(error) !== 'ENOENT') throw error;
+  }
+  removeTree(gone);
+}
+
+/** The guards below a directory, and what was left of those that have ended. */
+export function listGuards(guards: string): string[] {
+  const names = listDirectory(guards);
+  for (const name of names) if (name.endsWith(GONE)) removeTree(join(guards, name));
+  return names.filter((name) => !name.endsWith(GONE));
 }
 
 export function budgetExceeded(): StasisError {
@@ -164,8 +209,16 @@ export function readDecision(directory: string): Decision | undefined {
   }
 }
 
-/** For a guard directory whose agent is dead: does, or waits for, what its guard does. Returns the decision that stands. */
+/**
+ * For a guard directory whose agent is dead: does, or waits for, what its guard does; once that is done, nothing.
+ * Returns the decision that stands.
+ */
 export async function recoverGuard(script: string, directory: string): Promise<Decision | undefined> {
   await run(script, ['recover', directory], { signal: undefined, timeoutMs: 60_000 });
   return readDecision(directory);
+}
+
+/** Whether the guard found the container's own freezer open, and a cgroup above it frozen by somebody else. */
+export function heldFromAbove(directory: string): boolean {
+  return existsSync(join(directory, 'held'));
 }

@@ -1,6 +1,7 @@
 /** Running programs; the only place that imports execa. */
 import { constants } from 'node:os';
 import { execa } from 'execa';
+import { LONGEST_TIMER_MS } from '../core/clock.ts';
 import { StasisError } from '../core/errors.ts';
 
 export interface RunOptions {
@@ -38,7 +39,7 @@ export async function run(file: string, args: readonly string[], options: RunOpt
   const result = await execa(program, argv, {
     reject: false,
     stripFinalNewline: true,
-    timeout: options.timeoutMs,
+    timeout: Math.min(options.timeoutMs, LONGEST_TIMER_MS),
     maxBuffer: MAX_OUTPUT_BYTES,
     forceKillAfterDelay: 5000,
     cleanup: options.detached !== true,

@@ -7,6 +7,7 @@
  */
 import { once } from 'node:events';
 import type { sendUnaryData, ServerDuplexStream, ServerWritableStream } from '@grpc/grpc-js';
+import { longTimer } from '../core/clock.ts';
 import { StasisError } from '../core/errors.ts';
 
 export interface Lifetime {
@@ -20,9 +21,6 @@ interface AnyCall {
   getDeadline(): Date | number;
 }
 
-/** Timers count in 32 bits of milliseconds; a deadline beyond is none. */
-const LONGEST_TIMER = 2 ** 31 - 1;
-
 /** The signal of one call: the first reason wins. */
 export function lifetime(call: AnyCall, server: AbortSignal, nowMs: () => number): Lifetime {
   const controller = new AbortController();
@@ -31,13 +29,13 @@ export function lifetime(call: AnyCall, server: AbortSignal, nowMs: () => number
   if (server.aborted) stop();
   const leftMs = Number(call.getDeadline()) - nowMs();
   const late = (): void => controller.abort(new StasisError('DEADLINE_EXCEEDED', 'the deadline of the call has passed', { hint: 'give it more time' }));
-  const timer = leftMs < LONGEST_TIMER ? setTimeout(late, Math.max(0, leftMs)) : undefined;
+  const timer = longTimer(late, leftMs);
   // grpc-js cancels the call at its deadline, too, a moment before the timer or after it.
-  call.on('cancelled', () => (leftMs < LONGEST_TIMER && Number(call.getDeadline()) <= nowMs() + 5 ? late() : controller.abort(new StasisError('CANCELLED', 'the caller cancelled or went away'))));
+  call.on('cancelled', () => (Number(call.getDeadline()) <= nowMs() + 5 ? late() : controller.abort(new StasisError('CANCELLED', 'the caller cancelled or went away'))));
   return {
     signal: controller.signal,
     end: () => {
-      clearTimeout(timer);
+      timer.clear();
       server.removeEventListener('abort', stop);
     },
   };

@@ -13,7 +13,7 @@ import { readMountinfo } from '../../src/host/mountinfo.ts';
 import { connectAgent } from '../../src/rpc/client.ts';
 import type { AgentClient, CheckpointRequest, CheckpointResult, Progress, RestoreRequest, RestoreResult } from '../../src/rpc/api.ts';
 
-const program = fileURLToPath(new URL('../../src/bin/agent.js', import.meta.url));
+export const agentProgram = fileURLToPath(new URL('../../src/bin/agent.js', import.meta.url));
 
 export interface AgentHome {
   readonly state: string;
@@ -66,7 +66,7 @@ function nodeFlags(): string[] {
 }
 
 export async function startAgent(home: AgentHome, env: Record<string, string> = {}): Promise<TestAgent> {
-  const child = spawn(process.execPath, [...nodeFlags(), program], {
+  const child = spawn(process.execPath, [...nodeFlags(), agentProgram], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
       ...process.env, STASIS_STATE_DIRECTORY: home.state, STASIS_RUN_DIRECTORY: home.run, STASIS_SOCKET: join(home.run, 'agent.sock'),

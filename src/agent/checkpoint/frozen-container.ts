@@ -4,12 +4,13 @@
  */
 import { invariant } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
-import { StasisError } from '../../core/errors.ts';
+import { StasisError, isStasisError } from '../../core/errors.ts';
 import { Freezer, vforkError } from '../../host/cgroup.ts';
-import { Guard, budgetExceeded, recoverGuard } from '../../host/guard.ts';
+import { Guard, budgetExceeded, heldFromAbove, recoverGuard } from '../../host/guard.ts';
 import { processAlive, processRuns, readStatus } from '../../host/proc.ts';
 import { killSession, runsCriu } from '../../host/session.ts';
 import type { Container } from '../../runtime/types.ts';
+import type { Logger } from '../../telemetry/logger.ts';
 
 export interface FrozenOptions {
   readonly container: Container;
@@ -19,6 +20,7 @@ export interface FrozenOptions {
   readonly stop: 'hook' | 'kill' | undefined;
   readonly budgetMs: number;
   readonly clock: Clock;
+  readonly log: Logger;
 }
 
 /** The freezer itself must act within this long; a container with a stuck task is left alone. */
@@ -53,8 +55,9 @@ export class FrozenContainer implements AsyncDisposable {
     const guard = await Guard.arm(options.guardScript, {
       directory: options.guardDirectory, hook: options.stop === 'hook', budgetMs: options.budgetMs,
       init: { pid: container.pid, start: container.pidStart },
-      thawInstruction: wasPaused ? undefined : freezer.thawInstruction,
+      freezer: wasPaused ? undefined : freezer.directory,
     });
+    if (guard.exposed.length > 0) options.log.event('guard.exposed', { container_id: container.id, hierarchies: guard.exposed });
     return new FrozenContainer(options, freezer, guard, wasPaused);
   }
 
@@ -186,6 +189,20 @@ export class FrozenContainer implements AsyncDisposable {
     this.#disposed = true;
     // A guard that somebody killed cannot act any more.
     if (this.#guard.gone) await recoverGuard(this.#options.guardScript, this.#guard.directory);
+    const held = heldFromAbove(this.#guard.directory);
     await this.#guard[Symbol.asyncDispose]();
+    if (!this.#wasPaused && this.#frozenAt !== undefined) this.#requireThawed(held);
+  }
+
+  /** Whoever thawed it: the kernel is asked, and has the last word. */
+  #requireThawed(held: boolean): void {
+    const { container, log } = this.#options;
+    const { pid, pidStart, id } = container;
+    try {
+      if (this.#freezer.closed() && processAlive(pid, pidStart)) this.#freezer.thaw();
+      if (held || this.#freezer.frozenFromAbove()) log.event('container.held', { container_id: id, cgroup: this.#freezer.directory });
+    } catch (error) {
+      if (!isStasisError(error, 'CONTAINER_EXITED')) log.event('container.frozen', { container_id: id, cgroup: this.#freezer.directory, err: error });
+    }
   }
 }

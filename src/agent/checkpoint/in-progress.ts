@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { invariant } from '../../core/assert.ts';
+import { longTimer, type LongTimer } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import { budgetExceeded } from '../../host/guard.ts';
@@ -62,7 +63,7 @@ export const IMAGES_PREFIX = 'containers/0/criu/';
 export class CheckpointInProgress implements AsyncDisposable {
   readonly #parts: InProgressParts;
   #dump: Promise<unknown> | undefined;
-  #budget: NodeJS.Timeout | undefined;
+  #budget: LongTimer | undefined;
   #undoing = false;
   #frozenAtMs = 0;
   #distrusted: readonly Buffer[] = [];
@@ -123,7 +124,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     this.#frozenAtMs = this.#parts.agent.clock.now();
     await this.#parts.frozen.freeze(signal);
     // The guard does not need this; it is for the caller to hear of it at once, whatever the operation waits for.
-    this.#budget = setTimeout(() => this.#parts.operation.cancel(budgetExceeded()), this.#parts.budgetMs);
+    this.#budget = longTimer(() => this.#parts.operation.cancel(budgetExceeded()), this.#parts.budgetMs);
   }
 
   async dump(signal: AbortSignal): Promise<void> {
@@ -175,7 +176,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   }
 
   thaw(): void {
-    clearTimeout(this.#budget);
+    this.#budget?.clear();
     this.#parts.frozen.thaw();
   }
 
@@ -195,7 +196,7 @@ export class CheckpointInProgress implements AsyncDisposable {
 
   /** The checkpoint stands. Throws when the container that should die for it goes on. */
   decide(): void {
-    clearTimeout(this.#budget);
+    this.#budget?.clear();
     if (this.stop) this.#parts.frozen.decide();
     this.#parts.mark('committed');
   }
@@ -227,7 +228,7 @@ export class CheckpointInProgress implements AsyncDisposable {
 
   async [Symbol.asyncDispose](): Promise<void> {
     this.#undoing = true;
-    clearTimeout(this.#budget);
+    this.#budget?.clear();
     await this.#parts.undo.disposeAsync();
   }
 

@@ -1,7 +1,8 @@
 /** The cgroups of a container that is being restored, found by linux.cgroupsPath of its bundle. */
-import { existsSync, readFileSync, readdirSync, rmdirSync, writeFileSync } from 'node:fs';
+import { existsSync, rmdirSync, writeFileSync } from 'node:fs';
 import { isAbsolute, basename, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { cgroupProcesses, cgroupTree } from '../../host/cgroup-walk.ts';
 import { readMountinfo } from '../../host/mountinfo.ts';
 import { listPids, readCgroups, readStat } from '../../host/proc.ts';
 import { cgroupDirectory } from '../cgroup.ts';
@@ -66,22 +67,13 @@ export async function adoptProcesses(pid: number, bundle: string): Promise<void>
   }
 }
 
-function members(directory: string): number[] {
-  try {
-    const below = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isDirectory());
-    const own = readFileSync(join(directory, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
-    return [...own, ...below.flatMap((entry) => members(join(directory, entry.name)))];
-  } catch {
-    return [];
-  }
-}
-
 function removeCgroup(directory: string): void {
-  try {
-    for (const entry of readdirSync(directory, { withFileTypes: true })) if (entry.isDirectory()) removeCgroup(join(directory, entry.name));
-    rmdirSync(directory);
-  } catch {
-    // Gone already, or a zombie keeps it for a moment: an empty cgroup does no harm.
+  for (const cgroup of cgroupTree(directory).reverse()) {
+    try {
+      rmdirSync(cgroup);
+    } catch {
+      // Gone already, or a zombie keeps it for a moment: an empty cgroup does no harm.
+    }
   }
 }
 
@@ -100,7 +92,7 @@ export async function sweepCgroups(bundle: string, id: string): Promise<void> {
     return;
   }
   for (let waited = 0; waited < DEATH_MS; waited += 20) {
-    const pids = new Set(cgroups.flatMap(({ directory }) => members(directory)));
+    const pids = new Set(cgroups.flatMap(({ directory }) => cgroupProcesses(directory)));
     if (pids.size === 0) break;
     for (const pid of pids) {
       try {

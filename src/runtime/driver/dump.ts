@@ -1,5 +1,6 @@
 /** A checkpoint through runc or crun. The caller has frozen the container, and holds the guard and the hook. */
 import { join } from 'node:path';
+import { longTimer } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
 import { processAlive } from '../../host/proc.ts';
 import { run } from '../../host/process.ts';
@@ -50,7 +51,7 @@ export async function runOperation(file: string, args: readonly string[], reques
     killed ??= killSession(sessionFile).then(request.sweep);
   };
   options.signal?.addEventListener('abort', kill, { once: true });
-  const deadline = setTimeout(kill, options.timeoutMs);
+  const deadline = longTimer(kill, options.timeoutMs);
   const watch = watchCriu(sessionFile, kill);
   try {
     const result = await run(file, args, { ...options, env, cwd: request.workDir, detached: true, sessionFile });
@@ -60,7 +61,7 @@ export async function runOperation(file: string, args: readonly string[], reques
     kill();
     throw error;
   } finally {
-    clearTimeout(deadline);
+    deadline.clear();
     clearInterval(watch.timer);
     options.signal?.removeEventListener('abort', kill);
     await killed;

@@ -1,7 +1,6 @@
 /** Looks at every process of a container once; the checks then work on what was seen. */
-import { readdirSync, readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
+import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { listDescriptors, listPids, readNamespaces, readProcSlow, readStat, readStatus, type ProcStat } from '../../host/proc.ts';
 import type { Container } from '../types.ts';
 import type { Mapping, ProcessTree, ProcessView } from './findings.ts';
@@ -14,21 +13,9 @@ const MAX_MAPS_BYTES = 8 * 1024 * 1024;
 const STUCK_LOOKS = 3;
 const STUCK_PAUSE_MS = 5;
 
-/** The pids in a cgroup and all below it; empty when it is unknown or gone. */
-function cgroupPids(directory: string | undefined): number[] {
-  if (directory === undefined) return [];
-  try {
-    const pids = readFileSync(join(directory, 'cgroup.procs'), 'utf8').split('\n').filter(Boolean).map(Number);
-    const below = readdirSync(directory, { withFileTypes: true }).filter((entry) => entry.isDirectory());
-    return [...pids, ...below.flatMap((entry) => cgroupPids(join(directory, entry.name)))];
-  } catch {
-    return [];
-  }
-}
-
 /** Splits the processes of the cgroup (of the whole node when it is unknown) into the tree below `init` and others. */
 function splitTree(container: Container): { inside: ProcStat[]; strangers: ProcStat[] } {
-  const inCgroup = new Set(cgroupPids(container.freezer?.directory));
+  const inCgroup = new Set(container.freezer === undefined ? [] : cgroupProcesses(container.freezer.directory));
   const pids = inCgroup.size > 0 ? inCgroup : new Set(listPids());
   pids.add(container.pid);
   const stats = new Map([...pids].flatMap((pid) => {

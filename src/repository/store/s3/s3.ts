@@ -5,6 +5,7 @@
  */
 import { DeleteObjectCommand, HeadObjectCommand, ListObjectsV2Command } from '@aws-sdk/client-s3';
 import type { ListObjectsV2CommandOutput } from '@aws-sdk/client-s3';
+import { LONGEST_TIMER_MS } from '../../../core/clock.ts';
 import type { Clock } from '../../../core/clock.ts';
 import { isStasisError, StasisError } from '../../../core/errors.ts';
 import { Semaphore } from '../../../core/limits.ts';
@@ -183,7 +184,7 @@ export class S3Store implements Store {
     return withRetries(policy, signal, async (count) => {
       const paced = settings.bandwidth === 0 ? 0 : (bytes * settings.parallel * 1000) / settings.bandwidth;
       const allowedMs = Math.min(2 ** 31 - 1, Math.ceil(pace.allowedMs(bytes, count) + paced));
-      const deadline = AbortSignal.timeout(allowedMs);
+      const deadline = AbortSignal.timeout(Math.min(allowedMs, LONGEST_TIMER_MS));
       const started = clock.monotonic();
       try {
         const result = await attempt(signal === undefined ? deadline : AbortSignal.any([signal, deadline]));
