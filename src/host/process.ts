@@ -1,8 +1,15 @@
 /** Running programs; the only place that imports execa. */
 import { constants } from 'node:os';
+import { delimiter } from 'node:path';
 import { execa } from 'execa';
 import { LONGEST_TIMER_MS } from '../core/clock.ts';
 import { StasisError } from '../core/errors.ts';
+
+/** The PATH of this process with a directory before all others. */
+export function searchPathFrom(directory: string): string {
+  // oxlint-disable-next-line node/no-process-env
+  return [directory, process.env['PATH'] ?? ''].join(delimiter);
+}
 
 export interface RunOptions {
   readonly signal: AbortSignal | undefined;

@@ -154,6 +154,8 @@ export interface RestoreRequest {
   /** Where the container's stdout and stderr go when they were pipes: files that a small pump process appends to. */
   readonly stdout: string;
   readonly stderr: string;
+  /** The saved container had a cgroup namespace of its own: so has the restored one, whatever its bundle says. */
+  readonly cgroupNamespace?: boolean;
   /** Leave pages that may come later to a criu lazy-pages that waits in the same working directory (runc only). */
   readonly lazyPages?: {
     /** Where the hook of the restore meets the guard; in the environment as STASIS_FILL_DIR. */

@@ -143,6 +143,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const restored = runtimeRestore({
       at: plan.at, id: plan.id, bundle, imageDir: directories.images, workDir: directories.work, flags: plan.flags,
       criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'),
+      cgroupNamespace: plan.saved.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false,
       ...outputFiles(agent, plan.id),
       ...(filling === undefined ? {} : { lazyPages: { guardDirectory: filling.guardDirectory } }),
     }, agent.toolchain, { signal, timeoutMs: runtimeDeadlineMs(plan), launcher: agent.settings.scripts.restore });

@@ -31,6 +31,11 @@ function cgroupMode(at: RuntimeRoot, version: Version): string[] {
   return atLeast(version, at.runtime === 'runc' ? [1, 2] : [1, 26]) ? ['--manage-cgroups-mode', 'ignore'] : [];
 }
 
+/** Whether a restore leaves cgroups as criu finds them; crun is told so by the bundle (restore-spec.ts). */
+export function leavesCgroups(at: RuntimeRoot, version: Version): boolean {
+  return at.runtime === 'crun' || atLeast(version, [1, 2]);
+}
+
 /** runc before 1.2 destroys the container after a checkpoint whether or not it succeeded, so it must never be told to. */
 export function mustLeaveRunning(at: RuntimeRoot, version: Version): boolean {
   return at.runtime === 'runc' && !atLeast(version, [1, 2]);

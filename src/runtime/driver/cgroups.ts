@@ -1,69 +1,106 @@
 /** The cgroups of a container that is being restored, found by linux.cgroupsPath of its bundle. */
-import { existsSync, rmdirSync, writeFileSync } from 'node:fs';
-import { isAbsolute, basename, join } from 'node:path';
+import { existsSync, mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { basename, dirname, isAbsolute, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { cgroupProcesses, cgroupTree } from '../../host/cgroup-walk.ts';
-import { readMountinfo } from '../../host/mountinfo.ts';
-import { listPids, readCgroups, readStat } from '../../host/proc.ts';
+import { readMountinfo, type Mount } from '../../host/mountinfo.ts';
+import { readCgroups } from '../../host/proc.ts';
 import { cgroupDirectory } from '../cgroup.ts';
 import { readSpec } from '../spec.ts';
+import type { RuntimeName } from '../types.ts';
+
+/** What the runtimes make the place of a container's cgroups of. */
+export interface CgroupOwner {
+  readonly runtime: RuntimeName;
+  readonly id: string;
+  readonly bundle: string;
+}
 
 interface ContainerCgroup {
   readonly directory: string;
-  /** Controllers of a v1 hierarchy ("freezer", "name=systemd"), or empty for v2. */
-  readonly controllers: readonly string[];
+  /** Of the hierarchy that it lies in. */
+  readonly mountPoint: string;
   readonly path: string;
 }
 
-/** In every hierarchy that is mounted here and has it. */
-async function cgroupsOf(bundle: string): Promise<ContainerCgroup[]> {
-  const path = (await readSpec(bundle)).linux?.cgroupsPath;
-  if (path === undefined || !isAbsolute(path)) return [];
-  return readMountinfo('self').filter(({ fsType }) => fsType === 'cgroup' || fsType === 'cgroup2').flatMap((mount) => {
+/** One mount of each hierarchy that the runtime puts containers in: runc leaves an empty version 2 beside version 1 alone. */
+function hierarchies(runtime: RuntimeName): Mount[] {
+  const mounts = readMountinfo('self').filter(({ fsType }) => fsType === 'cgroup' || fsType === 'cgroup2');
+  const first = mounts.filter((mount, index) => mounts.findIndex(({ device }) => device === mount.device) === index);
+  const version1 = first.filter(({ fsType }) => fsType === 'cgroup');
+  return version1.length === 0 || runtime === 'crun' ? first : version1;
+}
+
+/** Relative paths count from runc's own cgroup, on version 2 from the one above it; for crun from the root. */
+function parentOf(mount: Mount, runtime: RuntimeName): string {
+  if (runtime === 'crun') return '/';
+  const entries = readCgroups('self');
+  if (mount.fsType === 'cgroup2') return dirname(entries.find(({ hierarchy }) => hierarchy === 0)?.path ?? '/');
+  return entries.find(({ controllers }) => controllers.some((name) => mount.superOptions.includes(name)))?.path ?? '/';
+}
+
+async function cgroupsOf({ runtime, id, bundle }: CgroupOwner): Promise<ContainerCgroup[]> {
+  const named = (await readSpec(bundle)).linux?.cgroupsPath || id;
+  return hierarchies(runtime).flatMap((mount) => {
+    const path = isAbsolute(named) ? named : join(parentOf(mount, runtime), named);
     const directory = cgroupDirectory(mount, path);
-    if (directory === undefined || !existsSync(directory)) return [];
-    return [{ directory, path, controllers: mount.fsType === 'cgroup' ? mount.superOptions : [] }];
+    return directory === undefined ? [] : [{ directory, path, mountPoint: mount.mountPoint }];
   });
 }
 
-/** The process and all below it. */
-function family(pid: number): number[] {
-  const stats = listPids().flatMap((candidate) => readStat(candidate) ?? []);
-  const members = new Set([pid]);
-  for (let size = 0; size < members.size;) {
-    size = members.size;
-    for (const stat of stats) if (members.has(stat.ppid)) members.add(stat.pid);
+function read(path: string): string {
+  return existsSync(path) ? readFileSync(path, 'utf8').trim() : '';
+}
+
+/** A new cpuset of version 1 has neither processors nor memory, and takes no process. */
+function fillCpuset(directory: string): void {
+  for (const file of ['cpuset.cpus', 'cpuset.mems']) {
+    const path = join(directory, file);
+    // Version 2 inherits what is empty.
+    if (!existsSync(path) || read(path) !== '' || existsSync(join(directory, 'cgroup.controllers'))) continue;
+    writeFileSync(path, read(join(dirname(directory), file)));
   }
-  return [...members];
 }
 
-function isIn(pid: number, { controllers, path }: ContainerCgroup): boolean {
-  const entry = readCgroups(pid).find((candidate) => (controllers.length === 0 ? candidate.hierarchy === 0 : candidate.controllers.some((name) => controllers.includes(name))));
-  return entry === undefined || entry.path === path || entry.path.startsWith(`${path}/`);
+export interface PreparedCgroups {
+  /** One in each hierarchy. */
+  readonly directories: readonly string[];
+  /** Takes those away that were made and are empty. */
+  remove(): void;
 }
 
-/** Rounds until no process is found outside: one that forks while it is moved leaves a child behind. */
-const ROUNDS = 20;
-
-/**
- * Puts the processes of a restored container where they belong. crun makes the v1 cgroups of a restored container and
- * leaves its processes in its own.
- */
-export async function adoptProcesses(pid: number, bundle: string): Promise<void> {
-  const cgroups = await cgroupsOf(bundle);
-  for (let round = 0; round < ROUNDS; round++) {
-    let moved = 0;
-    for (const member of family(pid)) {
-      for (const cgroup of cgroups.filter((candidate) => !isIn(member, candidate))) {
-        try {
-          writeFileSync(join(cgroup.directory, 'cgroup.procs'), String(member));
-          moved += 1;
-        } catch {
-          // It has ended.
+/** Makes the cgroups that the runtime will use, so that processes can be started in them. */
+export async function prepareCgroups(owner: CgroupOwner): Promise<PreparedCgroups> {
+  const made: string[] = [];
+  const prepared = { directories: [] as string[], remove: () => made.toReversed().forEach(removeEmpty) };
+  try {
+    for (const { directory, mountPoint } of await cgroupsOf(owner)) {
+      for (const path of ancestors(mountPoint, directory)) {
+        if (!existsSync(path)) {
+          mkdirSync(path);
+          made.push(path);
         }
+        fillCpuset(path);
       }
+      prepared.directories.push(directory);
     }
-    if (moved === 0) return;
+  } catch (error) {
+    prepared.remove();
+    throw error;
+  }
+  return prepared;
+}
+
+/** The directories between two, the lower one included, from above. */
+function ancestors(above: string, below: string): string[] {
+  return below === above || below === '/' ? [] : [...ancestors(above, dirname(below)), below];
+}
+
+function removeEmpty(directory: string): void {
+  try {
+    rmdirSync(directory);
+  } catch {
+    // In use, or gone.
   }
 }
 
@@ -83,10 +120,10 @@ const DEATH_MS = 2000;
  * Ends what a restore that was killed left of its container: half-made processes wait for a criu that is dead. Only in
  * cgroups that bear the container's id.
  */
-export async function sweepCgroups(bundle: string, id: string): Promise<void> {
+export async function sweepCgroups(owner: CgroupOwner): Promise<void> {
   let cgroups: ContainerCgroup[];
   try {
-    cgroups = (await cgroupsOf(bundle)).filter(({ path }) => basename(path) === id);
+    cgroups = (await cgroupsOf(owner)).filter(({ path }) => basename(path) === owner.id);
   } catch {
     // No readable config.json: nothing was started from it.
     return;

@@ -29,6 +29,8 @@ export interface OperationRequest {
   readonly workDir: string;
   readonly guardDirectory?: string | undefined;
   readonly lazyPages?: { readonly guardDirectory: string } | undefined;
+  /** More of the environment. */
+  readonly env?: Readonly<Record<string, string>>;
   /** Ends what the session's processes have made outside it. */
   readonly sweep?: () => Promise<void>;
 }
@@ -43,6 +45,7 @@ export async function runOperation(file: string, args: readonly string[], reques
   const env = {
     STASIS_OPERATION: request.operationId,
     CRIU_CONFIG_FILE: request.criuConfig,
+    ...request.env,
     ...(request.guardDirectory === undefined ? {} : { STASIS_GUARD_DIR: request.guardDirectory }),
     ...(request.lazyPages === undefined ? {} : { STASIS_FILL_DIR: request.lazyPages.guardDirectory }),
   };

@@ -48,7 +48,7 @@ export async function remove(at: RuntimeRoot, id: ContainerId, { force, signal, 
     if (force && existsSync(state) && (await stateOwner(state)) === undefined) removeTreeAndMounts(state);
   }
   if (!force || bundle === undefined) return;
-  await sweepCgroups(bundle, id);
+  await sweepCgroups({ runtime: at.runtime, id, bundle });
   // crun mounts the root there while it restores.
   removeMountPoint(join(bundle, 'criu-root'));
 }

@@ -8,9 +8,10 @@ import { unmountBelow } from '../../host/unmount.ts';
 import type { RestoreRequest, Toolchain } from '../types.ts';
 import type { Version } from '../toolchain.ts';
 import { restoreArgs, runtimeLog } from './args.ts';
-import { adoptProcesses, sweepCgroups } from './cgroups.ts';
+import { sweepCgroups } from './cgroups.ts';
 import { runOperation, versionOf, type DriverOptions } from './dump.ts';
 import { explainFailure } from './failure.ts';
+import { placeInCgroups, type Placement } from './in-cgroups.ts';
 import { remove } from './lifecycle.ts';
 
 export interface RestoreOptions extends DriverOptions {
@@ -96,18 +97,29 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
   }
 }
 
-async function launch(request: RestoreRequest, { stdin, stdout, stderr }: Stdio, version: Version, options: RestoreOptions): Promise<RestoredProcess> {
+async function launch(request: RestoreRequest, stdio: Stdio, version: Version, options: RestoreOptions): Promise<RestoredProcess> {
+  const launcher = options.launcher ?? findLauncher();
+  const placement = await placeInCgroups(request, dirname(launcher), version);
+  try {
+    return await launchIn(placement, request, stdio, { ...options, launcher, version });
+  } catch (error) {
+    placement.remove();
+    throw error;
+  }
+}
+
+async function launchIn(placement: Placement, request: RestoreRequest, { stdin, stdout, stderr }: Stdio, options: RestoreOptions & { launcher: string; version: Version }): Promise<RestoredProcess> {
   const { at, id, workDir, pidFile } = request;
-  const args = [pidFile, stdin, stdout, stderr, at.binary, ...restoreArgs(request, version)];
-  const result = await runOperation(options.launcher ?? findLauncher(), args, { ...request, sweep: () => sweepCgroups(request.bundle, id) }, options);
+  const args = [pidFile, stdin, stdout, stderr, ...placement.before, at.binary, ...restoreArgs(request, options.version)];
+  const owner = { runtime: at.runtime, id, bundle: request.bundle };
+  const result = await runOperation(options.launcher, args, { ...request, env: placement.env, sweep: () => sweepCgroups(owner) }, options);
   const criuLog = join(workDir, 'restore.log');
-  const failure = (): StasisError => explainFailure({
+  const failure = (): StasisError => placement.failure() ?? explainFailure({
     what: `container ${id} could not be restored`, phase: 'restore', criuLog, runtimeLog: runtimeLog(workDir), stderr: result.stderr, status: result.status,
   });
   if (result.status !== 0) throw failure();
   const pid = readPid(pidFile);
   const stat = Number.isNaN(pid) ? undefined : readStat(pid);
   if (stat === undefined) throw new StasisError('RESTORE_FAILED', `container ${id} was restored and ended at once`, { hint: 'look at its output and at the log of criu', details: { log: criuLog }, cause: failure() });
-  if (at.runtime === 'crun') await adoptProcesses(pid, request.bundle);
   return { pid, pidStart: stat.startTime, logPath: criuLog };
 }

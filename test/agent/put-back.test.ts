@@ -1,0 +1,85 @@
+/** What CRIU or a runtime loses and Stasis brings back before a process runs. */
+import assert from 'node:assert/strict';
+import { readFileSync, readlinkSync, readdirSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, it } from 'node:test';
+import { parseContainerId } from '../../src/core/ids.ts';
+import { readMountinfo } from '../../src/host/mountinfo.ts';
+import { remove } from '../../src/runtime/index.ts';
+import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { startContainer, type Spec, type TestContainer } from '../support/containers.ts';
+
+let home: AgentHome;
+let agent: TestAgent;
+let containers: TestContainer[] = [];
+
+before(async () => {
+  home = makeHome();
+  agent = await startAgent(home);
+});
+
+after(async () => {
+  await agent?.stop();
+  await removeHome(home);
+});
+
+afterEach(async () => {
+  for (const container of containers) await container.stop();
+  containers = [];
+});
+
+async function start(options: Parameters<typeof startContainer>[0]): Promise<TestContainer> {
+  const container = await startContainer(options);
+  containers.push(container);
+  return container;
+}
+
+const LOOP = ['/bin/sh', '-c', 'while :; do sleep 0.2; done'];
+
+/** Stops the container and brings it back, twice, and says what `look` sees each time. */
+async function cycles<T>(container: TestContainer, look: (pid: number) => T): Promise<{ before: T; after: T[] }> {
+  const seen = { before: look(container.pid), after: [] as T[] };
+  for (let round = 0; round < 2; round++) {
+    const { checkpoint: id } = await checkpoint(agent, container.id);
+    seen.after.push(look((await restore(agent, id)).pid));
+  }
+  return seen;
+}
+
+const withCgroupNamespace = (spec: Spec): void => {
+  spec['linux'].namespaces = [...spec['linux'].namespaces.filter(({ type }: { type: string }) => type !== 'cgroup'), { type: 'cgroup' }];
+  for (const mount of spec['mounts']) if (mount.type === 'cgroup') mount.options = mount.options.filter((option: string) => option !== 'ro');
+};
+
+function cgroupView(pid: number): { own: boolean; mounts: string[]; self: string[] } {
+  const mounts = readMountinfo(pid).filter(({ fsType }) => fsType.startsWith('cgroup'));
+  return {
+    own: readlinkSync(`/proc/${pid}/ns/cgroup`) !== readlinkSync('/proc/self/ns/cgroup'),
+    mounts: mounts.map(({ mountPoint, root, options, fsType }) => [fsType, mountPoint, root, ...options.filter((option) => option !== 'nosymfollow')].join(' ')).sort(),
+    self: mounts.flatMap(({ mountPoint }) => readdirSync(join(`/proc/${pid}/root`, mountPoint), { withFileTypes: true }).filter((entry) => entry.isDirectory()).map(({ name }) => name)),
+  };
+}
+
+for (const runtime of ['runc', 'crun'] as const) {
+  void describe(`a container of ${runtime}`, () => {
+    void it('that had a cgroup namespace has its own again, rooted at its cgroup, and sees no other cgroup', async () => {
+      const container = await start({ runtime, id: `walls-${runtime}`, args: LOOP, edit: withCgroupNamespace });
+      const { before: was, after: is } = await cycles(container, cgroupView);
+      assert.equal(was.own, true);
+      assert.ok(was.mounts.length > 0 && was.mounts.every((mount) => mount.includes(` /walls-${runtime} `)), was.mounts.join('\n'));
+      assert.deepEqual(is, [was, was]);
+      await assertClean(agent);
+    });
+
+    void it('that is restored under another name sees the cgroup of that name', async () => {
+      const container = await start({ runtime, id: `old.walls-${runtime}`, args: LOOP, edit: withCgroupNamespace });
+      const was = cgroupView(container.pid);
+      const { checkpoint: id } = await checkpoint(agent, container.id);
+      const restored = await restore(agent, id, { container: `new.walls-${runtime}` });
+      const is = cgroupView(restored.pid);
+      assert.deepEqual(is, { ...was, mounts: was.mounts.map((mount) => mount.replaceAll(`/old.walls-${runtime} `, `/new.walls-${runtime} `)) });
+      assert.deepEqual(readFileSync(`/proc/${restored.pid}/cgroup`, 'utf8').split('\n').filter((line) => line.includes('old.walls')), []);
+      await remove(container.at, parseContainerId(`new.walls-${runtime}`), { force: true, signal: undefined });
+    });
+  });
+}
