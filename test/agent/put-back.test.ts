@@ -1,13 +1,14 @@
 /** What CRIU or a runtime loses and Stasis brings back before a process runs. */
 import assert from 'node:assert/strict';
-import { readFileSync, readlinkSync, readdirSync } from 'node:fs';
+import { chmodSync, chownSync, mkdirSync, readFileSync, readlinkSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { parseContainerId } from '../../src/core/ids.ts';
+import { mount } from '../../src/host/libc.ts';
 import { readMountinfo } from '../../src/host/mountinfo.ts';
 import { remove } from '../../src/runtime/index.ts';
 import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
-import { startContainer, type Spec, type TestContainer } from '../support/containers.ts';
+import { startContainer, waitForOutput, type Spec, type TestContainer } from '../support/containers.ts';
 
 let home: AgentHome;
 let agent: TestAgent;
@@ -80,6 +81,40 @@ for (const runtime of ['runc', 'crun'] as const) {
       assert.deepEqual(is, { ...was, mounts: was.mounts.map((mount) => mount.replaceAll(`/old.walls-${runtime} `, `/new.walls-${runtime} `)) });
       assert.deepEqual(readFileSync(`/proc/${restored.pid}/cgroup`, 'utf8').split('\n').filter((line) => line.includes('old.walls')), []);
       await remove(container.at, parseContainerId(`new.walls-${runtime}`), { force: true, signal: undefined });
+    });
+
+    void it('in a user namespace comes back with its mappings, volumes and output', async () => {
+      const mappings = [{ containerID: 0, hostID: 100000, size: 65536 }];
+      mkdirSync('/srv', { recursive: true });
+      chmodSync('/srv', 0o711);
+      const container = await start({
+        runtime, id: `mapped-${runtime}`, args: ['/bin/sh', '-c', 'n=0; while :; do n=$((n+1)); echo $n > /made; echo $n > /dev/shm/n; echo line $n; sleep 0.1; done'],
+        prepare: (directory) => {
+          for (const name of ['', 'bundle', 'bundle/rootfs']) chmodSync(join(directory, name), 0o711);
+          mkdirSync(join(directory, 'shm'), { mode: 0o700 });
+          mount('shm', join(directory, 'shm'), 'tmpfs', 0, 'mode=1777');
+          chownSync(join(directory, 'upper'), 100000, 100000);
+        },
+        edit: (spec) => {
+          withCgroupNamespace(spec);
+          const shm = spec['mounts'].find(({ destination }: { destination: string }) => destination === '/dev/shm');
+          Object.assign(shm, { type: 'bind', source: `/srv/mapped-${runtime}/shm`, options: ['rbind', 'rw'] });
+          spec['linux'].namespaces.push({ type: 'user' });
+          spec['linux'].uidMappings = spec['linux'].gidMappings = mappings;
+        },
+      });
+      const made = (pid: number): string => `/proc/${pid}/root/made`;
+      await waitForOutput(made(container.pid), (text) => Number(text) > 2);
+      const { before: was, after: is } = await cycles(container, (pid) => {
+        const { uid, gid } = statSync(made(pid));
+        return { uid, gid, uids: readFileSync(`/proc/${pid}/uid_map`, 'utf8'), gids: readFileSync(`/proc/${pid}/gid_map`, 'utf8'), cgroups: cgroupView(pid) };
+      });
+      assert.deepEqual([was.uid, was.gid], [100000, 100000]);
+      assert.deepEqual(is, [was, was]);
+      const { pid } = await container.inspect();
+      const before = Number(readFileSync(made(pid), 'utf8'));
+      await waitForOutput(made(pid), (text) => Number(text) > before);
+      await waitForOutput(join(home.state, 'output', `mapped-${runtime}.stdout.log`), (text) => text.includes(`line ${before + 1}\n`));
     });
   });
 }

@@ -4,6 +4,8 @@ import { existsSync, mkdirSync, readFileSync, rmSync, writeFileSync } from 'node
 import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseContainerId } from '../../src/core/ids.ts';
+import { MNT_DETACH, umount } from '../../src/host/libc.ts';
+import { readMountinfo } from '../../src/host/mountinfo.ts';
 import { run } from '../../src/host/process.ts';
 import { findContainer, findLauncher, probeToolchain, remove } from '../../src/runtime/index.ts';
 import type { Container, OciSpec, RuntimeName, RuntimeRoot, Toolchain } from '../../src/runtime/index.ts';
@@ -22,6 +24,8 @@ export interface ContainerOptions {
   readonly capabilities?: readonly string[];
   /** Last word on config.json. */
   readonly edit?: (spec: Spec) => void;
+  /** Does something to its directories before they are mounted. */
+  readonly prepare?: (directory: string) => void;
   readonly stdin?: 'null' | 'pipe';
   readonly stdout?: 'pipe' | 'null';
   /** "same": stderr is the same pipe as stdout. */
@@ -80,13 +84,14 @@ export async function startContainer(options: ContainerOptions): Promise<TestCon
   const directory = options.directory ?? join('/srv', options.id);
   const [bundle, outputFile, errorFile, pidFile] = ['bundle', 'stdout.log', 'stderr.log', 'pid'].map((name) => join(directory, name)) as [string, string, string, string];
   for (const name of ['bundle/rootfs', 'upper', 'work']) mkdirSync(join(directory, name), { recursive: true });
+  options.prepare?.(directory);
   execFileSync('mount', ['-t', 'overlay', 'overlay', '-o', `lowerdir=${options.lower ?? '/'},upperdir=${directory}/upper,workdir=${directory}/work`, join(bundle, 'rootfs')]);
   let stopped = false;
   const stop = async (): Promise<void> => {
     if (stopped) return;
     stopped = true;
     await remove(at, parseContainerId(options.id), { force: true, signal: undefined });
-    execFileSync('umount', ['-l', join(bundle, 'rootfs')]);
+    for (const { mountPoint } of readMountinfo('self').filter((mount) => mount.mountPoint.startsWith(`${directory}/`)).reverse()) umount(mountPoint, MNT_DETACH);
     rmSync(directory, { recursive: true, force: true });
   };
   try {

@@ -71,7 +71,7 @@ async function rebuildBundle({ directory, id, spec, rootfs, volumes }: BundleReq
   clear(directory);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   try {
-    const targets = volumes.map((_, index) => memoryVolume(join(directory, 'volumes', String(index))));
+    const targets = volumes.map((_, index) => memoryVolume(join(directory, 'volumes', String(index)), spec));
     const root = rootfs.kind === 'overlay' ? join(directory, 'rootfs') : rootfs.path;
     const sources = new Map([...makeProvidedFiles(join(directory, 'provided'), provided, spec), ...volumes.map(({ destination }, index) => [destination, targets[index]!] as const)]);
     const overlay = rootfs.kind === 'overlay' ? prepareOverlay(directory, rootfs) : undefined;
@@ -88,9 +88,11 @@ async function rebuildBundle({ directory, id, spec, rootfs, volumes }: BundleReq
   }
 }
 
-function memoryVolume(target: string): string {
+function memoryVolume(target: string, spec: OciSpec): string {
   mkdirSync(target, { recursive: true, mode: 0o700 });
-  mount('stasis', target, 'tmpfs', MS_NOSUID | MS_NODEV, 'mode=1777');
+  // In a user namespace the kernel takes no option away that a mount has outside; the directory above is root's alone.
+  const mapped = spec.linux?.namespaces?.some(({ type }) => type === 'user') ?? false;
+  mount('stasis', target, 'tmpfs', mapped ? 0 : MS_NOSUID | MS_NODEV, 'mode=1777');
   return target;
 }
 

@@ -8,6 +8,7 @@ import { readCgroups } from '../../host/proc.ts';
 import { cgroupDirectory } from '../cgroup.ts';
 import { readSpec } from '../spec.ts';
 import type { RuntimeName } from '../types.ts';
+import { cgroupKey } from './external-mounts.ts';
 
 /** What the runtimes make the place of a container's cgroups of. */
 export interface CgroupOwner {
@@ -19,7 +20,7 @@ export interface CgroupOwner {
 interface ContainerCgroup {
   readonly directory: string;
   /** Of the hierarchy that it lies in. */
-  readonly mountPoint: string;
+  readonly mount: Mount;
   readonly path: string;
 }
 
@@ -44,7 +45,7 @@ async function cgroupsOf({ runtime, id, bundle }: CgroupOwner): Promise<Containe
   return hierarchies(runtime).flatMap((mount) => {
     const path = isAbsolute(named) ? named : join(parentOf(mount, runtime), named);
     const directory = cgroupDirectory(mount, path);
-    return directory === undefined ? [] : [{ directory, path, mountPoint: mount.mountPoint }];
+    return directory === undefined ? [] : [{ directory, path, mount }];
   });
 }
 
@@ -63,8 +64,8 @@ function fillCpuset(directory: string): void {
 }
 
 export interface PreparedCgroups {
-  /** One in each hierarchy. */
-  readonly directories: readonly string[];
+  /** One in each hierarchy, by what names that (cgroupKey). */
+  readonly directories: ReadonlyMap<string, string>;
   /** Takes those away that were made and are empty. */
   remove(): void;
 }
@@ -72,17 +73,17 @@ export interface PreparedCgroups {
 /** Makes the cgroups that the runtime will use, so that processes can be started in them. */
 export async function prepareCgroups(owner: CgroupOwner): Promise<PreparedCgroups> {
   const made: string[] = [];
-  const prepared = { directories: [] as string[], remove: () => made.toReversed().forEach(removeEmpty) };
+  const prepared = { directories: new Map<string, string>(), remove: () => made.toReversed().forEach(removeEmpty) };
   try {
-    for (const { directory, mountPoint } of await cgroupsOf(owner)) {
-      for (const path of ancestors(mountPoint, directory)) {
+    for (const { directory, mount } of await cgroupsOf(owner)) {
+      for (const path of ancestors(mount.mountPoint, directory)) {
         if (!existsSync(path)) {
           mkdirSync(path);
           made.push(path);
         }
         fillCpuset(path);
       }
-      prepared.directories.push(directory);
+      prepared.directories.set(cgroupKey(mount), directory);
     }
   } catch (error) {
     prepared.remove();

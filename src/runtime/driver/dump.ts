@@ -1,13 +1,16 @@
 /** A checkpoint through runc or crun. The caller has frozen the container, and holds the guard and the hook. */
+import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { longTimer } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
+import { readMountinfo } from '../../host/mountinfo.ts';
 import { processAlive } from '../../host/proc.ts';
 import { run } from '../../host/process.ts';
 import { criuUnnoticed, killSession } from '../../host/session.ts';
 import type { Version } from '../toolchain.ts';
 import type { DumpRequest, DumpResult, RuntimeRoot, Toolchain } from '../types.ts';
 import { checkpointArgs, mustLeaveRunning, runtimeLog } from './args.ts';
+import { externalsOfDump } from './external-mounts.ts';
 import { explainFailure } from './failure.ts';
 
 export interface DriverOptions {
@@ -105,6 +108,7 @@ export async function dump(request: DumpRequest, toolchain: Toolchain, options: 
   if (request.pageServer !== undefined && container.at.runtime !== 'runc') {
     throw new StasisError('USAGE', 'crun cannot send memory to a page server', { hint: 'use the directory path for containers of crun' });
   }
+  appendFileSync(request.criuConfig, externalsOfDump(container.spec, readMountinfo(container.pid)));
   const criuLog = join(workDir, 'dump.log');
   const { status, stderr } = await runOperation(container.at.binary, checkpointArgs(request, version), request, options);
   if (status !== 0) {

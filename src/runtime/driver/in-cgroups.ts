@@ -2,16 +2,17 @@
  * Starts a restore so that criu is in the container's cgroups before it makes anything: a cgroup namespace has its root
  * where its maker is, and the cgroup mounts of the container have theirs in that namespace (ADR 0025).
  */
-import { readFileSync, rmSync } from 'node:fs';
+import { appendFileSync, readFileSync, rmSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { searchPathFrom } from '../../host/process.ts';
 import { readSpec } from '../spec.ts';
 import { printable } from '../text.ts';
 import type { Version } from '../toolchain.ts';
-import type { RestoreRequest } from '../types.ts';
+import type { OciSpec, RestoreRequest } from '../types.ts';
 import { leavesCgroups } from './args.ts';
 import { prepareCgroups } from './cgroups.ts';
+import { externalsOfRestore } from './external-mounts.ts';
 
 export interface Placement {
   readonly env: Readonly<Record<string, string>>;
@@ -26,8 +27,8 @@ export interface Placement {
 const NOWHERE: Placement = { env: {}, before: [], remove: () => undefined, failure: () => undefined };
 
 /** "new", the path of one to join, or empty: the namespace of the node. */
-async function cgroupNamespace({ bundle, cgroupNamespace: saved }: RestoreRequest): Promise<string> {
-  const entry = (await readSpec(bundle)).linux?.namespaces?.find(({ type }) => type === 'cgroup');
+function cgroupNamespace(spec: OciSpec, saved: boolean | undefined): string {
+  const entry = spec.linux?.namespaces?.find(({ type }) => type === 'cgroup');
   if (entry?.path) return entry.path;
   // Its images mount all cgroups that the namespace shows: never fewer walls than it had.
   return entry !== undefined || saved ? 'new' : '';
@@ -37,17 +38,19 @@ async function cgroupNamespace({ bundle, cgroupNamespace: saved }: RestoreReques
 export async function placeInCgroups(request: RestoreRequest, libexec: string, version: Version): Promise<Placement> {
   const { at, id, bundle, workDir } = request;
   if (!leavesCgroups(at, version)) return NOWHERE;
-  const namespace = await cgroupNamespace(request);
+  const spec = await readSpec(bundle);
+  const namespace = cgroupNamespace(spec, request.cgroupNamespace);
   // crun on version 1 leaves the processes where it is itself, and gives them mounts of the cgroups that it is in.
   const before = at.runtime === 'crun' ? [join(libexec, 'stasis-in-cgroups')] : [];
   if (namespace === '' && before.length === 0) return NOWHERE;
   const errorFile = join(workDir, 'cgroups.error');
   rmSync(errorFile, { force: true });
   const { directories, remove } = await prepareCgroups({ runtime: at.runtime, id, bundle });
+  appendFileSync(request.criuConfig, externalsOfRestore(spec, directories));
   return {
     env: {
       PATH: searchPathFrom(join(libexec, 'criu-in-cgroups')),
-      STASIS_CGROUPS: directories.join('\n'), STASIS_CGROUPS_ERROR: errorFile, STASIS_CGROUP_NAMESPACE: namespace,
+      STASIS_CGROUPS: [...directories.values()].join('\n'), STASIS_CGROUPS_ERROR: errorFile, STASIS_CGROUP_NAMESPACE: namespace,
     },
     before, remove,
     failure: () => notJoined(errorFile, id),

@@ -13,6 +13,7 @@ import { runOperation, versionOf, type DriverOptions } from './dump.ts';
 import { explainFailure } from './failure.ts';
 import { placeInCgroups, type Placement } from './in-cgroups.ts';
 import { remove } from './lifecycle.ts';
+import { openToMappedRoot } from './mapped-root.ts';
 
 export interface RestoreOptions extends DriverOptions {
   /** Path of deploy/libexec/stasis-restore; looked for above this module unless told. */
@@ -99,6 +100,7 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
 
 async function launch(request: RestoreRequest, stdio: Stdio, version: Version, options: RestoreOptions): Promise<RestoredProcess> {
   const launcher = options.launcher ?? findLauncher();
+  using _reachable = await openToMappedRoot(request);
   const placement = await placeInCgroups(request, dirname(launcher), version);
   try {
     return await launchIn(placement, request, stdio, { ...options, launcher, version });
