@@ -1,6 +1,7 @@
 /** stasis-agent: reads the configuration, builds the agent, runs it until it is told to stop. */
 import { agentUsage, parseAgentArguments } from '../config/arguments.ts';
 import { loadConfig } from '../config/load.ts';
+import { forbidDumps } from '../host/hardening.ts';
 import { giveBackFreedMemory } from '../host/libc.ts';
 import { startAgent } from '../agent/start.ts';
 import { asStasisError, errorTable } from '../core/errors.ts';
@@ -12,6 +13,7 @@ import { createMetrics } from '../telemetry/metrics.ts';
 const EXIT_CRASHED = 70;
 
 async function main(): Promise<number> {
+  forbidDumps();
   giveBackFreedMemory();
   const parsed = parseAgentArguments(process.argv.slice(2));
   if (parsed.help || parsed.version) {
@@ -23,6 +25,8 @@ async function main(): Promise<number> {
   crashLoudly(log);
   log.event('config.loaded', { set: [...origins].filter(([, { origin }]) => origin !== 'default').map(([name]) => name) });
   const stopped = stopSignal();
+  // With --disable-sigusr1 it opens no inspector any more, but would end the process.
+  process.on('SIGUSR1', () => undefined);
   {
     await using _agent = await startAgent(config, log, createMetrics());
     const reason = await stopped;

@@ -11,6 +11,7 @@ import { LONGEST_TIMER_MS, longTimer } from '../core/clock.ts';
 import { StasisError, errnoCode } from '../core/errors.ts';
 import { AT_FDCWD, mknodat } from './libc.ts';
 import { run } from './process.ts';
+import { childEnvironment } from './environment.ts';
 import { listDirectory, makePrivateDirectory, removeTree } from './files.ts';
 import { leaveCgroups, removeEmptyCgroups } from './own-cgroup.ts';
 
@@ -68,7 +69,7 @@ export class Guard implements AsyncDisposable {
       // Both ways: opening does not wait for the hook, and the hook sees the end when this process dies.
       answer = openSync(fifo, constants.O_RDWR | constants.O_NONBLOCK);
     }
-    const child = spawn(script, ['watch', target.directory, String(budget(target.budgetMs))], { detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
+    const child = spawn(script, ['watch', target.directory, String(budget(target.budgetMs))], { detached: true, env: childEnvironment(), stdio: ['pipe', 'pipe', 'ignore'] });
     const guard = new Guard(target.directory, child, answer, target.budgetMs);
     child.unref();
     try {

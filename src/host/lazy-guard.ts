@@ -10,6 +10,7 @@ import { once } from 'node:events';
 import { join } from 'node:path';
 import { StasisError, errnoCode } from '../core/errors.ts';
 import type { FreezerLocation } from './cgroup.ts';
+import { childEnvironment } from './environment.ts';
 import { makePrivateDirectory, removeTree, replaceFile } from './files.ts';
 import { AT_FDCWD, duplicateDescriptors, mknodat, setNonblocking } from './libc.ts';
 import { run } from './process.ts';
@@ -59,7 +60,7 @@ export class LazyGuard implements AsyncDisposable {
     for (const fifo of ['alive', 'answer']) mknodat(AT_FDCWD, join(directory, fifo), constants.S_IFIFO | 0o600, 0n);
     // Both ways: opening does not wait for the hook, and the hook sees the end when this process dies.
     const answer = openSync(join(directory, 'answer'), constants.O_RDWR | constants.O_NONBLOCK);
-    const child = spawn(script, ['fill', directory, ...command], { detached: true, stdio: ['pipe', 'pipe', 'ignore'] });
+    const child = spawn(script, ['fill', directory, ...command], { detached: true, env: childEnvironment(), stdio: ['pipe', 'pipe', 'ignore'] });
     const guard = new LazyGuard(options, child, answer);
     child.stdin.on('error', () => undefined);
     try {
@@ -135,7 +136,7 @@ export class LazyGuard implements AsyncDisposable {
     for (const fd of fresh) this.#held.add(fd);
     const copies = duplicateDescriptors(daemon, fresh);
     try {
-      const holder = spawn(this.#script, ['hold', this.directory], { detached: true, stdio: ['ignore', 'pipe', 'ignore', ...copies] });
+      const holder = spawn(this.#script, ['hold', this.directory], { detached: true, env: childEnvironment(), stdio: ['ignore', 'pipe', 'ignore', ...copies] });
       // Node.js makes what a child inherits blocking; the file is the same for criu, which cannot wait for it then.
       for (const fd of copies) setNonblocking(fd);
       this.#holders.add(holder);

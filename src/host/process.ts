@@ -4,6 +4,7 @@ import { delimiter } from 'node:path';
 import { execa } from 'execa';
 import { LONGEST_TIMER_MS } from '../core/clock.ts';
 import { StasisError } from '../core/errors.ts';
+import { childEnvironment } from './environment.ts';
 
 /** The PATH of this process with a directory before all others. */
 export function searchPathFrom(directory: string): string {
@@ -13,7 +14,7 @@ export function searchPathFrom(directory: string): string {
 
 export interface RunOptions {
   readonly signal: AbortSignal | undefined;
-  /** Added to the environment of this process. */
+  /** Beside PATH; nothing else of the environment of this process is passed on. */
   readonly env?: Readonly<Record<string, string>>;
   readonly cwd?: string;
   readonly input?: string;
@@ -53,7 +54,8 @@ export async function run(file: string, args: readonly string[], options: RunOpt
     detached: options.detached === true,
     stdio: [options.input === undefined ? 'ignore' : 'pipe', 'pipe', 'pipe'],
     ...(options.input === undefined ? {} : { input: options.input }),
-    ...(options.env === undefined ? {} : { env: options.env }),
+    extendEnv: false,
+    env: childEnvironment(options.env),
     ...(options.cwd === undefined ? {} : { cwd: options.cwd }),
     ...(options.signal === undefined ? {} : { cancelSignal: options.signal }),
   });
