@@ -42,7 +42,7 @@ export interface AgentSettings {
   readonly retention: RetentionPolicy;
   /** Program of criu. */
   readonly criu: string;
-  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly lazyHook: string; readonly networkHook: string };
+  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly restoreHook: string };
 }
 
 export interface AgentContext {

@@ -17,7 +17,7 @@ import { findContainer, remove, removeBundle } from '../runtime/index.ts';
 import type { AgentContext } from './context.ts';
 import type { CheckpointRecord, ImportRecord, JournalRecord, RestoreRecord } from './journal.ts';
 import { guardsDirectory } from './thaw-first.ts';
-import { fillDirectory, sweepContainers } from './restore/container-directory.ts';
+import { fillDirectory, gateDirectory, sweepContainers } from './restore/container-directory.ts';
 
 export async function recover(agent: AgentContext): Promise<void> {
   for (const record of agent.journal.records()) {
@@ -86,7 +86,8 @@ async function recoverRestore(agent: AgentContext, record: RestoreRecord): Promi
   removeTree(fill);
   // Only the cleaning up was left.
   if (outcome === 'complete') return 'finished';
-  await killSession(join(record.workDirectory, 'session'));
+  await killSession(join(record.workDirectory, 'session'), { traced: true });
+  removeTree(gateDirectory(agent, record.operation));
   if (await isOurs(record)) await remove(record.container.at, record.container.id, { force: true, bundle: record.bundle, signal: undefined });
   if (record.rebuilt) await removeBundle(record.bundle);
   return 'rolled back';

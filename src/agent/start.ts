@@ -155,7 +155,7 @@ function settingsOf(config: Config): AgentSettings {
     nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path, preDump: config.memory.preDump,
     freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
     criu: config.criu.binary, plaintextFor: config.repository.plaintextFor.map(parseSelector), parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionPolicy(config),
-    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), lazyHook: join(libexec, 'stasis-lazy-hook'), networkHook: join(libexec, 'stasis-network-hook') },
+    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), restoreHook: join(libexec, 'stasis-restore-hook') },
   };
 }
 

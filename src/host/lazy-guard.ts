@@ -5,10 +5,10 @@
  * there or the container is dead.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, constants, existsSync, mkdirSync, openSync, readFileSync, readlinkSync, readdirSync, watch, writeSync } from 'node:fs';
+import { closeSync, constants, existsSync, mkdirSync, readFileSync, readlinkSync, readdirSync } from 'node:fs';
 import { once } from 'node:events';
 import { join } from 'node:path';
-import { StasisError, errnoCode } from '../core/errors.ts';
+import { StasisError } from '../core/errors.ts';
 import type { FreezerLocation } from './cgroup.ts';
 import { childEnvironment } from './environment.ts';
 import { makePrivateDirectory, removeTree, replaceFile } from './files.ts';
@@ -24,6 +24,8 @@ export interface LazyGuardOptions {
   readonly directory: string;
   /** criu lazy-pages and its arguments, with `--status-fd 3`. */
   readonly command: readonly string[];
+  /** Ends the restore that waits for the word to let the container run; called before the container is ended. */
+  readonly refuse: () => void;
   readonly signal: AbortSignal;
 }
 
@@ -39,15 +41,15 @@ export class LazyGuard implements AsyncDisposable {
   readonly #child: ChildProcess;
   readonly #holders = new Set<ChildProcess>();
   readonly #held = new Set<number>();
-  readonly #answer: number;
+  readonly #refuse: () => void;
   #looking: NodeJS.Timeout | undefined;
   #over = false;
 
-  private constructor(options: LazyGuardOptions, child: ChildProcess, answer: number) {
+  private constructor(options: LazyGuardOptions, child: ChildProcess) {
     this.directory = options.directory;
     this.#script = options.script;
     this.#child = child;
-    this.#answer = answer;
+    this.#refuse = options.refuse;
     this.ended = once(child, 'exit').then(() => this.#end());
   }
 
@@ -57,11 +59,9 @@ export class LazyGuard implements AsyncDisposable {
     makePrivateDirectory(join(directory, '..'));
     removeTree(directory);
     mkdirSync(directory, { mode: 0o700 });
-    for (const fifo of ['alive', 'answer']) mknodat(AT_FDCWD, join(directory, fifo), constants.S_IFIFO | 0o600, 0n);
-    // Both ways: opening does not wait for the hook, and the hook sees the end when this process dies.
-    const answer = openSync(join(directory, 'answer'), constants.O_RDWR | constants.O_NONBLOCK);
+    mknodat(AT_FDCWD, join(directory, 'alive'), constants.S_IFIFO | 0o600, 0n);
     const child = spawn(script, ['fill', directory, ...command], { detached: true, env: childEnvironment(), stdio: ['pipe', 'pipe', 'ignore'] });
-    const guard = new LazyGuard(options, child, answer);
+    const guard = new LazyGuard(options, child);
     child.stdin.on('error', () => undefined);
     try {
       const ready = AbortSignal.any([signal, AbortSignal.timeout(START_TIMEOUT_MS)]);
@@ -77,21 +77,9 @@ export class LazyGuard implements AsyncDisposable {
     return guard;
   }
 
-  /** The pid of the container's first process, once all tasks are made and wait in criu's hook. */
-  async restored({ signal }: { signal: AbortSignal }): Promise<number> {
-    const marker = join(this.directory, 'restored');
-    const watcher = watch(this.directory);
-    try {
-      while (!existsSync(marker)) await once(watcher, 'change', { signal });
-    } finally {
-      watcher.close();
-    }
-    return Number.parseInt(readText(marker), 10);
-  }
-
   /**
-   * Lets the tasks run: from now on the container dies with any of criu lazy-pages, its guard and this process. All
-   * descriptors must be with criu lazy-pages by now. Throws when they cannot be held; then nothing runs.
+   * Before the tasks may run: from now on the container dies with any of criu lazy-pages, its guard and this process. All
+   * descriptors must be with criu lazy-pages by now. Throws when they cannot be held; then nothing may run.
    */
   async admit(cgroup: FreezerLocation): Promise<void> {
     await this.#hold();
@@ -100,12 +88,11 @@ export class LazyGuard implements AsyncDisposable {
     if (this.#over) throw new StasisError('RESTORE_FAILED', 'criu lazy-pages ended before the container ran');
     this.#looking = setInterval(() => void this.#hold().catch(() => this.abort()), LOOK_MS);
     this.#looking.unref();
-    this.#say('go\n');
   }
 
   /** Ends the container, and then criu lazy-pages: see `ended`. */
   abort(): void {
-    this.#say('no\n');
+    this.#refuse();
     this.#child.stdin?.destroy();
   }
 
@@ -113,16 +100,7 @@ export class LazyGuard implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     this.abort();
     await this.ended;
-    closeSync(this.#answer);
     removeTree(this.directory);
-  }
-
-  #say(word: string): void {
-    try {
-      writeSync(this.#answer, word);
-    } catch (error) {
-      if (errnoCode(error) !== 'EAGAIN' && errnoCode(error) !== 'EBADF') throw error;
-    }
   }
 
   /** Starts a holder for what nobody holds yet. */

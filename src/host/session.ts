@@ -5,7 +5,7 @@
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { listPids, readStat } from './proc.ts';
+import { listPids, readStat, readStatus } from './proc.ts';
 
 /** Longer than the kernel takes to collect a killed process, short enough not to hold up a start. */
 const WAIT_MS = 5000;
@@ -43,14 +43,22 @@ function readSession(sessionFile: string): number | undefined {
   }
 }
 
-/** Ends them all and waits until they are gone. Without the file nothing was started. */
-export async function killSession(sessionFile: string): Promise<void> {
+function tracedBy(tracers: readonly number[]): number[] {
+  return listPids().filter((pid) => tracers.includes(Number(readStatus(pid)?.get('TracerPid') ?? 0)));
+}
+
+/**
+ * Ends them all and waits until they are gone. Without the file nothing was started. With `traced`, what they hold by ptrace
+ * goes first: the tasks of a restore that criu was about to let go would run as soon as their tracer is dead.
+ */
+export async function killSession(sessionFile: string, { traced = false }: { traced?: boolean } = {}): Promise<void> {
   const session = readSession(sessionFile);
   if (session === undefined) return;
   for (let waited = 0; waited < WAIT_MS; waited += 20) {
     const pids = members(session);
     if (pids.length === 0) return;
-    for (const pid of pids) {
+    const first = traced ? tracedBy(pids) : [];
+    for (const pid of [...first, ...pids]) {
       try {
         process.kill(pid, 'SIGKILL');
       } catch {

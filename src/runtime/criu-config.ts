@@ -12,8 +12,6 @@ export interface CriuConfigOptions {
   readonly ghostLimitBytes: number;
   /** Run at each stage with the stage's name in CRTOOLS_SCRIPT_ACTION; absolute path. */
   readonly actionScript?: string | undefined;
-  /** A second one, which makes the network of a restored container usable. */
-  readonly networkScript?: string | undefined;
   /** Restore connected TCP sockets as closed ones; for restores only. */
   readonly tcpClose?: boolean | undefined;
   /** Leave connections that were not accepted yet out of the images: their peers see a reset. */
@@ -40,7 +38,7 @@ export function criuConfig(options: CriuConfigOptions): string {
     `timeout ${Math.max(1, Math.ceil(options.timeoutSeconds))}`,
     `ghost-limit ${Math.max(1, Math.ceil(options.ghostLimitBytes / MiB))}M`,
     'link-remap',
-    ...[options.networkScript, options.actionScript].flatMap((script) => (script === undefined ? [] : [`action-script ${quoted(script)}`])),
+    ...(options.actionScript === undefined ? [] : [`action-script ${quoted(options.actionScript)}`]),
     ...(options.tcpClose === true ? ['tcp-close'] : []),
     ...(options.tcpSkipInFlight === true ? ['skip-in-flight'] : []),
     ...(options.libdir === undefined ? [] : [`libdir ${quoted(options.libdir)}`]),

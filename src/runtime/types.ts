@@ -157,10 +157,9 @@ export interface RestoreRequest {
   /** The saved container had a cgroup namespace of its own: so has the restored one, whatever its bundle says. */
   readonly cgroupNamespace?: boolean;
   /** Leave pages that may come later to a criu lazy-pages that waits in the same working directory (runc only). */
-  readonly lazyPages?: {
-    /** Where the hook of the restore meets the guard; in the environment as STASIS_FILL_DIR. */
-    readonly guardDirectory: string;
-  };
+  readonly lazyPages?: boolean;
+  /** Of a RestoreGate; given when criuConfig names deploy/libexec/stasis-restore-hook. */
+  readonly gateDirectory?: string;
 }
 
 /** Versions and abilities of what is installed; probed once, cached by the agent. */

@@ -19,6 +19,11 @@ export function fillDirectory(agent: AgentContext, operation: OperationId): stri
   return join(agent.settings.runDirectory, 'fills', operation);
 }
 
+/** Where the runtime's restore waits for the agent before it lets a task run. */
+export function gateDirectory(agent: AgentContext, operation: OperationId): string {
+  return join(agent.settings.runDirectory, 'gates', operation);
+}
+
 /** Files that take what a restored container writes to its pipes. They stay when it is gone, and are appended to. */
 export function outputFiles(agent: AgentContext, id: ContainerId): { stdout: string; stderr: string } {
   const directory = join(agent.settings.stateDirectory, 'output');

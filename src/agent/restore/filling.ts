@@ -5,6 +5,7 @@
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { MiB } from '../../core/units.ts';
+import type { RestoreGate } from '../../host/restore-gate.ts';
 import { LazyGuard, readFillStatus, type FillOutcome } from '../../host/lazy-guard.ts';
 import { PageSource, loadLazyImages, startLazyServer, type LazyServer, type WorkingSet } from '../../image/lazy/index.ts';
 import { freezerOf } from '../../runtime/index.ts';
@@ -18,6 +19,8 @@ export interface FillingOptions {
   readonly directories: { readonly images: string; readonly work: string; readonly guard: string };
   /** Faults are added to it. */
   readonly workingSet: WorkingSet;
+  /** Where the restore waits until its memory is under guard. */
+  readonly gate: RestoreGate;
 }
 
 /** Of one container that fills. Two thirds of it are read ahead, so it also bounds what a store of long ways is asked for at once. */
@@ -67,7 +70,7 @@ export class Filling implements AsyncDisposable {
     });
     try {
       const guard = await LazyGuard.start({
-        script: agent.settings.scripts.lazyGuard, directory: directories.guard, signal,
+        script: agent.settings.scripts.lazyGuard, directory: directories.guard, signal, refuse: () => options.gate.refuse(),
         command: [
           agent.settings.criu, 'lazy-pages', '--page-server', '--address', '127.0.0.1', '--port', String(server.port), '-D', directories.images, '-W', directories.work,
           '--status-fd', '3', '-v2', '-o', join(directories.work, 'lazy-pages.log'),
@@ -101,14 +104,9 @@ export class Filling implements AsyncDisposable {
     return this.#reason instanceof StasisError && this.#reason.code !== 'RESTORE_FAILED' ? this.#reason : undefined;
   }
 
-  get guardDirectory(): string {
-    return this.#guard.directory;
-  }
-
-  /** Beside the restore: when all tasks are made, and before one runs, their memory is put under guard. */
-  async admit(signal: AbortSignal): Promise<void> {
+  /** When all tasks are made, and before one runs, their memory is put under guard. `pid` is the container's first process. */
+  async admit(pid: number): Promise<void> {
     try {
-      const pid = await this.#guard.restored({ signal });
       // criu connects when it has the descriptors of all tasks.
       await this.#server.connected;
       const cgroup = freezerOf(pid);

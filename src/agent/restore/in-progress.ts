@@ -3,6 +3,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
+import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
 import type { OperationId } from '../../core/ids.ts';
 import { loadImages, readPrivileges } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
@@ -13,9 +14,10 @@ import type { Container } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
-import { containerDirectory, fillDirectory, outputFiles } from './container-directory.ts';
+import { containerDirectory, fillDirectory, gateDirectory, outputFiles } from './container-directory.ts';
 import { startFill } from './fill.ts';
 import { Filling } from './filling.ts';
+import { keepGate } from './gate.ts';
 import { requireGranted } from './granted.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import type { RestorePlan } from './restore.ts';
@@ -25,6 +27,7 @@ interface Parts {
   readonly plan: RestorePlan;
   readonly operation: Operation;
   readonly staging: StagingArea;
+  readonly gate: RestoreGate;
   readonly directories: { readonly images: string; readonly work: string; readonly container: string };
   readonly undo: AsyncDisposableStack;
 }
@@ -70,6 +73,7 @@ export class RestoreInProgress implements AsyncDisposable {
     operation.expectBytes(plan.reader.summary.bytes.raw - images.pagesBytes + eagerBytes(agent, plan));
     await staging.require((eagerBytes(agent, plan) + images.metadataBytes) * MEMORY_MARGIN, { signal });
     const container = containerDirectory(agent, plan.id);
+    const gate = undo.use(RestoreGate.open(gateDirectory(agent, operation.id)));
     undo.defer(async () => agent.journal.remove(operation.id));
     const directories = { images: join(staging.directory, 'images'), work: openLogDirectory(agent, operation.id), container };
     agent.journal.write({
@@ -79,7 +83,7 @@ export class RestoreInProgress implements AsyncDisposable {
     mkdirSync(directories.images, { mode: 0o700 });
     mkdirSync(container, { recursive: true, mode: 0o700 });
     undo.defer(() => removeBundle(container));
-    return new RestoreInProgress({ agent, plan, operation, staging, directories, undo: undo.move() });
+    return new RestoreInProgress({ agent, plan, operation, staging, gate, directories, undo: undo.move() });
   }
 
   /** The overlay's upper directory is written before it is mounted: below a mounted overlay that would be undefined. */
@@ -122,35 +126,42 @@ export class RestoreInProgress implements AsyncDisposable {
   }
 
   async #fetchImages(signal: AbortSignal): Promise<void> {
-    const { agent, plan, directories, operation, undo } = this.#parts;
+    const { agent, plan, directories, operation, undo, gate } = this.#parts;
     const how = { signal, onBytes: (count: number): void => operation.addBytes(count) };
     if (!plan.lazy) {
       await loadImages(plan.reader, plan.saved.images.prefix, directories.images, how);
       return;
     }
     const guard = fillDirectory(agent, operation.id);
-    this.#filling = await Filling.open({ agent, plan, directories: { ...directories, guard }, workingSet: this.#workingSet }, how);
+    this.#filling = await Filling.open({ agent, plan, directories: { ...directories, guard }, workingSet: this.#workingSet, gate }, how);
     if (this.#filling !== undefined) undo.use(this.#filling);
   }
 
   async restore(signal: AbortSignal): Promise<void> {
-    const { agent, plan, operation, directories, undo } = this.#parts;
+    const { agent, plan, operation, directories, undo, gate } = this.#parts;
     const filling = this.#filling;
     const config = join(directories.work, 'criu.conf');
-    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose, networkScript: agent.settings.scripts.networkHook, actionScript: filling === undefined ? undefined : agent.settings.scripts.lazyHook }), { mode: 0o600 });
+    writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose, actionScript: agent.settings.scripts.restoreHook }), { mode: 0o600 });
     const bundle = this.#bundle!.directory;
     if (filling !== undefined) this.#filled = undo.use(agent.fills.add(plan, { checkpoint: plan.request.checkpoint, totalBytes: filling.totalBytes, get filledBytes() { return filling.filledBytes; } }));
     const restored = runtimeRestore({
       at: plan.at, id: plan.id, bundle, imageDir: directories.images, workDir: directories.work, flags: plan.flags,
-      criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'),
+      criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'), gateDirectory: gate.directory,
       cgroupNamespace: plan.saved.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false,
       ...outputFiles(agent, plan.id),
-      ...(filling === undefined ? {} : { lazyPages: { guardDirectory: filling.guardDirectory } }),
+      lazyPages: filling !== undefined,
     }, agent.toolchain, { signal, timeoutMs: runtimeDeadlineMs(plan), launcher: agent.settings.scripts.restore });
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
     const made = restored.then(() => undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined })));
-    if (filling === undefined) await made;
-    else await beside(made, (ended) => filling.admit(AbortSignal.any([signal, ended]))).catch((error: unknown) => { throw filling.reason ?? error; });
+    const check = (stage: GateStage) => (pid: number, how: { readonly signal: AbortSignal }): Promise<void> => this.#check(stage, pid, how);
+    await beside(made, (ended) => keepGate(gate, { 'post-restore': check('post-restore'), 'pre-resume': check('pre-resume') }, { signal: AbortSignal.any([signal, ended]) })).catch((error: unknown) => { throw filling?.reason ?? error; });
+    gate[Symbol.dispose]();
+  }
+
+  /** Before any task of the container runs. */
+  async #check(stage: GateStage, pid: number, { signal }: { readonly signal: AbortSignal }): Promise<void> {
+    await this.#parts.agent.failpoints.hit(`restore.gate.${stage}`, { signal });
+    if (stage === 'post-restore') await this.#filling?.admit(pid);
   }
 
   /** From here on the container is one like any other: only the staging and the journal go. */
@@ -211,5 +222,6 @@ async function beside(main: Promise<unknown>, companion: (ended: AbortSignal) =>
     });
     throw error;
   }
+  ended.abort(new StasisError('RESTORE_FAILED', 'criu let the tasks run without asking the agent', { hint: 'does a criu.conf of this node take the action script away?' }));
   await accompanied;
 }

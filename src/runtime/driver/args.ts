@@ -60,7 +60,7 @@ export function restoreArgs(request: RestoreRequest, version: Version): string[]
     ...global(at, workDir), 'restore', '--detach', '--bundle', bundle, '--image-path', imageDir, '--work-path', workDir, '--pid-file', pidFile,
     ...criuFlags(flags),
     ...cgroupMode(at, version),
-    ...(lazyPages === undefined ? [] : ['--lazy-pages']),
+    ...(lazyPages === true ? ['--lazy-pages'] : []),
     id,
   ];
 }

@@ -6,6 +6,7 @@ import { StasisError } from '../../core/errors.ts';
 import { readMountinfo } from '../../host/mountinfo.ts';
 import { processAlive } from '../../host/proc.ts';
 import { run } from '../../host/process.ts';
+import { RestoreGate } from '../../host/restore-gate.ts';
 import { criuUnnoticed, killSession } from '../../host/session.ts';
 import type { Version } from '../toolchain.ts';
 import type { DumpRequest, DumpResult, RuntimeRoot, Toolchain } from '../types.ts';
@@ -31,7 +32,7 @@ export interface OperationRequest {
   readonly criuConfig: string;
   readonly workDir: string;
   readonly guardDirectory?: string | undefined;
-  readonly lazyPages?: { readonly guardDirectory: string } | undefined;
+  readonly gateDirectory?: string | undefined;
   /** More of the environment. */
   readonly env?: Readonly<Record<string, string>>;
   /** Ends what the session's processes have made outside it. */
@@ -50,11 +51,11 @@ export async function runOperation(file: string, args: readonly string[], reques
     CRIU_CONFIG_FILE: request.criuConfig,
     ...request.env,
     ...(request.guardDirectory === undefined ? {} : { STASIS_GUARD_DIR: request.guardDirectory }),
-    ...(request.lazyPages === undefined ? {} : { STASIS_FILL_DIR: request.lazyPages.guardDirectory }),
+    ...(request.gateDirectory === undefined ? {} : RestoreGate.environment(request.gateDirectory)),
   };
   let killed: Promise<void> | undefined;
   const kill = (): void => {
-    killed ??= killSession(sessionFile).then(request.sweep);
+    killed ??= killSession(sessionFile, { traced: request.gateDirectory !== undefined }).then(request.sweep);
   };
   options.signal?.addEventListener('abort', kill, { once: true });
   const deadline = longTimer(kill, options.timeoutMs);

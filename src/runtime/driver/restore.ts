@@ -82,7 +82,7 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
   if (existsSync(join(at.root, id))) {
     throw new StasisError('CONTAINER_EXISTS', `a container ${id} exists below ${at.root}`, { hint: 'delete it, or restore under another id' });
   }
-  if (request.lazyPages !== undefined && at.runtime !== 'runc') {
+  if (request.lazyPages === true && at.runtime !== 'runc') {
     throw new StasisError('USAGE', 'crun cannot restore lazily', { hint: 'restore with --runtime runc, or without --lazy' });
   }
   const stdio = stdioFor(readDescriptors(request.imageDir), request);
