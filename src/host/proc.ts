@@ -17,9 +17,13 @@ export interface ProcStat {
   /** R, S, D, T (stopped), t (traced), Z, X, I. */
   readonly state: string;
   readonly ppid: number;
+  /** Process group. */
+  readonly group: number;
   readonly session: number;
   /** Device number of the controlling terminal, 0 for none. */
   readonly tty: number;
+  /** Process group in the foreground of that terminal, -1 for none. */
+  readonly foreground: number;
   readonly threads: number;
   /** Clock ticks since boot; with the pid it names a process for ever. */
   readonly startTime: number;
@@ -72,8 +76,10 @@ export function parseStat(text: string): ProcStat | undefined {
     comm: text.slice(open + 1, close),
     state: field[0] ?? '',
     ppid: number(1),
+    group: number(2),
     session: number(3),
     tty: number(4),
+    foreground: number(5),
     threads: number(17),
     startTime: number(19),
   };
@@ -115,7 +121,7 @@ export function processRuns(pid: number, startTime: number): boolean {
 }
 
 /** The "Name: value" lines of /proc/PID/status. */
-export function readStatus(pid: number): ReadonlyMap<string, string> | undefined {
+export function readStatus(pid: number | 'self'): ReadonlyMap<string, string> | undefined {
   const text = readProc(pid, 'status');
   if (text === undefined) return undefined;
   const fields = new Map<string, string>();
@@ -128,6 +134,11 @@ export function readStatus(pid: number): ReadonlyMap<string, string> | undefined
 
 export function listPids(): number[] {
   return readdirSync('/proc').filter((name) => /^[1-9][0-9]*$/.test(name)).map(Number);
+}
+
+/** Where a link of /proc/PID leads ("exe", "cwd", "ns/time_for_children"); undefined when it is gone or not readable. */
+export function readProcLink(pid: number | 'self', link: string): string | undefined {
+  return unlessGone(() => readlinkSync(`/proc/${pid}/${link}`));
 }
 
 /** At most `limit` open descriptors, in ascending order. */

@@ -2,15 +2,19 @@
  * What /proc does not tell about sockets: the protocol of a socket held by another process, and which UNIX
  * sockets are connected with which (sock_diag(7), the source of `ss`).
  */
-import { closeSync, openSync, readlinkSync } from 'node:fs';
+import { closeSync, constants, openSync, readlinkSync } from 'node:fs';
 import { endianness } from 'node:os';
 import koffi from 'koffi';
 import { invariant } from '../core/assert.ts';
+import { errnoCode } from '../core/errors.ts';
 import { systemError } from './libc.ts';
+import { statOpen } from './still-files.ts';
+import { O_PATH } from './tree-calls.ts';
 
 const libc = koffi.load('libc.so.6');
 const raw = {
   getxattr: libc.func('int64_t getxattr(const char* path, const char* name, void* value, size_t size)'),
+  getsockopt: libc.func('int getsockopt(int fd, int level, int name, void* value, void* length)'),
   setns: libc.func('int setns(int fd, int type)'),
   socket: libc.func('int socket(int domain, int type, int protocol)'),
   send: libc.func('int64_t send(int fd, const void* buffer, size_t size, int flags)'),
@@ -28,10 +32,12 @@ const NLM_F_REQUEST_DUMP = 0x301;
 const NLMSG_ERROR = 2;
 const NLMSG_DONE = 3;
 const AF_UNIX = 1;
-/** UDIAG_SHOW_NAME and UDIAG_SHOW_PEER of linux/unix_diag.h, and the attributes that answer them. */
-const SHOW_NAME_AND_PEER = 1 | 4;
+/** UDIAG_SHOW_NAME, _PEER, _ICONS and _RQLEN of linux/unix_diag.h, and the attributes that answer them. */
+const SHOW_WANTED = 1 | 4 | 8 | 16;
 const UNIX_DIAG_NAME = 0;
 const UNIX_DIAG_PEER = 2;
+const UNIX_DIAG_ICONS = 3;
+const UNIX_DIAG_RQLEN = 4;
 const HEADER = 16;
 const BODY = 16;
 
@@ -45,13 +51,47 @@ export interface UnixSocket {
   readonly name: string | undefined;
   /** Inode of the socket at the other end, undefined when there is none (any more). */
   readonly peer: number | undefined;
+  /** Of a listening socket: inodes of the sockets that have connected and were not accepted, 0 for one that is closed already. */
+  readonly waiting: readonly number[];
+  /** Bytes that were sent and not read by the other end. Of a listening socket: the longest queue that it allows. */
+  readonly unread: number;
 }
 
-/** "TCP", "MPTCP", "SCTP", "UNIX-STREAM", … of a descriptor in /proc/PID/fd; undefined when it cannot be told. */
-export function socketProtocol(path: string): string | undefined {
-  const value = Buffer.alloc(64);
-  const length = Number(raw.getxattr(path, 'system.sockprotoname', value, value.length));
-  return length <= 0 ? undefined : value.toString('latin1', 0, length).replace(/\0.*$/s, '');
+/**
+ * "TCP", "MPTCP", "SCTP", "UNIX-STREAM", … of a descriptor of a process; undefined when it is no socket (any more). The file is
+ * held fast before it is asked, because a descriptor that became a file of a FUSE server would let the caller wait.
+ */
+export function socketProtocol(pid: number, fd: number): string | undefined {
+  let held: number | undefined;
+  try {
+    held = openSync(`/proc/${pid}/fd/${fd}`, O_PATH);
+    if (((statOpen(held)?.mode ?? 0) & constants.S_IFMT) !== constants.S_IFSOCK) return undefined;
+    const value = Buffer.alloc(64);
+    const length = Number(raw.getxattr(`/proc/self/fd/${held}`, 'system.sockprotoname', value, value.length));
+    return length <= 0 ? undefined : value.toString('latin1', 0, length).replace(/\0.*$/s, '');
+  } catch (error) {
+    if (errnoCode(error) === undefined) throw error;
+    return undefined;
+  } finally {
+    if (held !== undefined) closeSync(held);
+  }
+}
+
+/** A number that getsockopt(2) answers for a socket of this process; undefined when it does not know the option. */
+export function socketOption(fd: number, level: number, name: number): number | undefined {
+  const value = Buffer.alloc(16);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(4);
+  return (raw.getsockopt(fd, level, name, value, length) as number) === 0 ? value.readInt32LE(0) : undefined;
+}
+
+/** The same for an option that answers some 32-bit words; empty when the socket does not know it. */
+export function socketWords(fd: number, level: number, name: number): number[] {
+  const value = Buffer.alloc(256);
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(value.length);
+  if ((raw.getsockopt(fd, level, name, value, length) as number) !== 0) return [];
+  return Array.from({ length: Math.min(length.readUInt32LE(0), value.length) >> 2 }, (_, index) => value.readUInt32LE(4 * index));
 }
 
 /**
@@ -94,7 +134,7 @@ function request(): Buffer {
   message.writeUInt32LE(1, 8);
   message.writeUInt8(AF_UNIX, HEADER);
   message.writeUInt32LE(0xffffffff, HEADER + 4);
-  message.writeUInt32LE(SHOW_NAME_AND_PEER, HEADER + 12);
+  message.writeUInt32LE(SHOW_WANTED, HEADER + 12);
   return message;
 }
 
@@ -109,6 +149,8 @@ function socketName(value: Buffer): string {
 function parseSocket(message: Buffer): UnixSocket {
   let name: string | undefined;
   let peer: number | undefined;
+  let waiting: number[] = [];
+  let unread = 0;
   for (let at = BODY; at + 4 <= message.length; ) {
     const length = message.readUInt16LE(at);
     if (length < 4) break;
@@ -116,6 +158,8 @@ function parseSocket(message: Buffer): UnixSocket {
     const value = message.subarray(at + 4, at + length);
     if (kind === UNIX_DIAG_NAME && value.length > 0) name = socketName(value);
     if (kind === UNIX_DIAG_PEER && value.length >= 4) peer = value.readUInt32LE(0);
+    if (kind === UNIX_DIAG_ICONS) waiting = Array.from({ length: value.length >> 2 }, (_, index) => value.readUInt32LE(4 * index));
+    if (kind === UNIX_DIAG_RQLEN && value.length >= 8) unread = value.readUInt32LE(4);
     at += (length + 3) & ~3;
   }
   return {
@@ -124,6 +168,8 @@ function parseSocket(message: Buffer): UnixSocket {
     state: states[message.readUInt8(2)] ?? 'unconnected',
     name,
     peer: peer === 0 ? undefined : peer,
+    waiting,
+    unread,
   };
 }
 

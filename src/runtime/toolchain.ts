@@ -67,6 +67,14 @@ async function hasFeature(binary: string, feature: string, { signal }: Probe): P
   return [feature, status === 0];
 }
 
+/** A criu that was built without libbpf does not hold the words with which it would refuse a BPF map. */
+const BPF_WORDS = 'does not currently support dumping BPF map type';
+
+async function savesBpfMaps(binary: string, { signal }: Probe): Promise<boolean> {
+  const search = 'grep -qF "$1" "$(command -v "$2")"';
+  return (await run('sh', ['-c', search, 'sh', BPF_WORDS, binary], { signal, timeoutMs: TIMEOUT_MS })).status === 0;
+}
+
 async function criuProblems(binary: string, { signal }: Probe): Promise<string[]> {
   const { status, stdout, stderr } = await run(binary, ['check'], { signal, timeoutMs: TIMEOUT_MS });
   if (status === 0) return [];
@@ -76,11 +84,12 @@ async function criuProblems(binary: string, { signal }: Probe): Promise<string[]
 
 /** Takes about a tenth of a second. Throws HOST_UNSUPPORTED when criu is not installed; a runtime that is missing is left out. */
 export async function probeToolchain(options: ToolchainOptions, probe: Probe): Promise<Toolchain> {
-  const [criu, problems, features, runtimes] = await Promise.all([
+  const [criu, bpfMaps, problems, features, runtimes] = await Promise.all([
     criuVersion(options.criu, probe),
+    savesBpfMaps(options.criu, probe),
     criuProblems(options.criu, probe),
     Promise.all(FEATURES.map((feature) => hasFeature(options.criu, feature, probe))),
     Promise.all(options.runtimes.map(({ name, binary }) => runtimeVersion(name, binary, probe))),
   ]);
-  return { criu, kernel: release(), runtimes: runtimes.flat(), features: Object.fromEntries(features), problems };
+  return { criu, kernel: release(), runtimes: runtimes.flat(), features: { ...Object.fromEntries(features), bpf_maps: bpfMaps }, problems };
 }

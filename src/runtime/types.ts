@@ -167,7 +167,7 @@ export interface Toolchain {
   readonly criu: { readonly version: readonly [number, number, number]; readonly text: string };
   readonly kernel: string;
   readonly runtimes: readonly { readonly name: RuntimeName; readonly binary: string; readonly version: string; readonly versionNumbers: readonly [number, number, number] }[];
-  /** `criu check --feature` results by name. */
+  /** `criu check --feature` results by name, and bpf_maps: whether criu was built to save BPF maps. */
   readonly features: Readonly<Record<string, boolean>>;
   /** The result of plain `criu check`: empty when "Looks good". */
   readonly problems: readonly string[];

@@ -19,6 +19,10 @@ export const restoreCauses: readonly Cause[] = [
   { match: /(?:File (\S+) has bad build-id|[Bb]uild-?[Ii][Dd].*(?:mismatch|differ))/, kind: 'file-changed', message: 'a program or library is not the one of the checkpoint ($1)', hint: 'restore on the same image: an update replaced the file' },
   { match: /Can't open file (\S+) on restore|Can't open (?:file|dir|regular file) (\S+?):? No such file|File (\S+) (?:does not|doesn't) exist|Can't open root's rootfs (\S+)/, kind: 'file-missing', message: 'the file $1$2$3$4, which was open, does not exist', hint: 'restore the root file system and the volumes as they were' },
   { match: /Can't (?:create|open|link) (?:ghost|remap).*?(\/\S+)/i, kind: 'deleted-file', message: 'the deleted but open file $1 cannot be made again', hint: 'its file system must be there and writable' },
+  { match: /No entry for reg-file-ID/, kind: 'program', message: 'a program that was started from a memory file cannot be started again', hint: 'start it from a file of the container before the next checkpoint' },
+  { match: /prctl\(PR_SET_MM, PR_SET_MM_MAP\) failed with -13/, kind: 'program', message: 'a program of the container may not be executed', hint: 'give its file the execute permission back (chmod +x), and mount its file system without noexec' },
+  { match: /No tun device for file (\S+?)$/, kind: 'tun', message: 'the network device $1 (tun) cannot be made again', hint: 'end the VPN or tunnel before a checkpoint, or run it outside the container' },
+  { match: /Sysv shmem (\S+) with (?:tail hole|a hole|misordered attach chunks)/, kind: 'shared-memory', message: 'a SysV shared memory segment was mapped in part only', hint: 'let the program attach it as a whole (shmat), or detach it, before the next checkpoint' },
   // Processes and namespaces.
   { match: /Pid (\d+) do not match expected (\d+)|Can't fork for (\d+): File exists/, kind: 'pid', message: 'pid $2$3 is taken', hint: 'restore into a pid namespace of its own' },
   { match: /process tree can only be restored in a new pid namespace/, kind: 'pid', message: 'the checkpoint needs a pid namespace of its own', hint: 'give the new container a pid namespace' },

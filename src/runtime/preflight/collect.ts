@@ -1,7 +1,7 @@
 /** Looks at every process of a container once; the checks then work on what was seen. */
 import { setTimeout as delay } from 'node:timers/promises';
 import { cgroupProcesses } from '../../host/cgroup-walk.ts';
-import { listDescriptors, listPids, readNamespaces, readProcSlow, readStat, readStatus, type ProcStat } from '../../host/proc.ts';
+import { listDescriptors, listPids, readNamespaces, readProcLink, readProcSlow, readStat, readStatus, type ProcStat } from '../../host/proc.ts';
 import type { Container } from '../types.ts';
 import type { Mapping, ProcessTree, ProcessView } from './findings.ts';
 
@@ -79,10 +79,13 @@ async function view(first: ProcStat, paused: boolean): Promise<ProcessView> {
     ...stat,
     innerPid: Number(innerPids.at(-1)) || stat.pid,
     tracer: Number(status?.get('TracerPid') ?? 0),
+    status: status ?? new Map<string, string>(),
     anonymous: kibibytes(status?.get('RssAnon')),
     shared: kibibytes(status?.get('RssShmem')),
     swapped: kibibytes(status?.get('VmSwap')),
+    directory: readProcLink(stat.pid, 'cwd'),
     descriptors: listDescriptors(stat.pid, MAX_DESCRIPTORS),
+    infos: new Map<number, string | undefined>(),
     namespaces: readNamespaces(stat.pid),
     mappings: maps === undefined ? [] : parseMaps(maps),
   };

@@ -1,8 +1,11 @@
 /** Open descriptors that CRIU cannot save. */
-import { readlinkSync, statSync } from 'node:fs';
+import { readlinkSync } from 'node:fs';
 import { formatBytes } from '../../core/units.ts';
+import { readProc } from '../../host/proc.ts';
+import { statLink, type StillStat } from '../../host/still-files.ts';
 import type { Finding } from '../types.ts';
 import { descriptorInfo, descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
+import { isMessageQueue } from './file-checks.ts';
 import { printable } from '../text.ts';
 
 /** Kinds of anonymous inodes that CRIU saves; whatever is not here it refuses. */
@@ -22,10 +25,9 @@ export const IO_URING_HINT = 'deny io_uring_setup by a seccomp profile, as the d
 /** Character devices by "major:minor", or by major alone, that CRIU opens again or knows how to save. */
 const HARMLESS_DEVICES: ReadonlySet<string> = new Set(['1:3', '1:5', '1:7', '1:8', '1:9', '5:0', '5:1', '5:2', '10:200', '136', '137', '138', '139', '140', '141', '142', '143']);
 
-function device(rdev: number): { name: string; harmless: boolean } {
-  const major = ((rdev / 2 ** 32) & 0xfffff000) | ((rdev >>> 8) & 0xfff);
-  const minor = ((rdev >>> 12) & 0xffffff00) | (rdev & 0xff);
-  return { name: `${major}:${minor}`, harmless: HARMLESS_DEVICES.has(`${major}:${minor}`) || HARMLESS_DEVICES.has(`${major}`) };
+function device({ deviceMajor, deviceMinor }: StillStat): { name: string; harmless: boolean } {
+  const name = `${deviceMajor}:${deviceMinor}`;
+  return { name, harmless: HARMLESS_DEVICES.has(name) || HARMLESS_DEVICES.has(`${deviceMajor}`) };
 }
 
 export function deviceHint(path: string): string {
@@ -34,16 +36,6 @@ export function deviceHint(path: string): string {
   if (path.startsWith('/dev/kvm')) return 'virtual machines cannot be checkpointed from outside';
   if (path.startsWith('/dev/fuse')) return 'a FUSE server inside the container cannot be saved: run it outside';
   return 'let the program close the device before a checkpoint';
-}
-
-/** statx of an open descriptor; undefined when it is gone. Only for names below /dev and deleted files, never for a network file system. */
-function descriptorStat(process: ProcessView, fd: number): { mode: number; rdev: number; size: number; links: number; key: string } | undefined {
-  try {
-    const stat = statSync(`/proc/${process.pid}/fd/${fd}`);
-    return { mode: stat.mode, rdev: stat.rdev, size: stat.blocks * 512, links: stat.nlink, key: `${stat.dev}:${stat.ino}` };
-  } catch {
-    return undefined;
-  }
 }
 
 export function checkAnonymousInodes(scene: Scene): Finding[] {
@@ -68,11 +60,11 @@ export function checkDevices(scene: Scene): Finding[] {
   const findings: Finding[] = [];
   const seen = new Set<string>();
   for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('/dev/'))) {
-    const stat = seen.has(target) ? undefined : descriptorStat(process, fd);
+    const stat = seen.has(target) ? undefined : statLink(process.pid, `fd/${fd}`);
     if (stat === undefined) continue;
     seen.add(target);
     const type = stat.mode & S_IFMT;
-    const { name, harmless } = device(stat.rdev);
+    const { name, harmless } = device(stat);
     if ((type !== S_IFCHR && type !== S_IFBLK) || (type === S_IFCHR && harmless)) continue;
     findings.push(fatal('device', `${who(process)} has the device ${printable(target)} (${name}) open, descriptor ${fd}`, deviceHint(target), process));
   }
@@ -86,21 +78,22 @@ export function checkForeignFiles(scene: Scene): Finding[] {
   for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('/') && !name.startsWith('/memfd:') && !name.startsWith('/dev/'))) {
     // A process with mounts of its own has its files there.
     if (process.namespaces.mnt !== init?.namespaces.mnt) continue;
-    const mount = mountOf(process, fd);
+    const mount = mountOf(descriptorInfo(process, fd));
     if (mount === undefined || mounts.has(mount) || !unchanged(process, fd, target, mount)) continue;
+    if (target.startsWith('/secretmem') || isMessageQueue(scene, process, fd, target)) continue;
     return [fatal('foreign-file', `${who(process)} has ${printable(target)} open, descriptor ${fd}, a file outside the container`, 'start the container with pipes (or /dev/null) as its standard descriptors, and close what it inherits', process)];
   }
   return [];
 }
 
-function mountOf(process: ProcessView, fd: number): string | undefined {
-  return /^mnt_id:\s*(\d+)$/m.exec(descriptorInfo(process, fd) ?? '')?.[1];
+function mountOf(info: string | undefined): string | undefined {
+  return /^mnt_id:\s*(\d+)$/m.exec(info ?? '')?.[1];
 }
 
 /** The container runs: a number may have become another file between name and mount (a shell that redirects, and takes it back). */
 function unchanged(process: ProcessView, fd: number, target: string, mount: string): boolean {
   try {
-    return readlinkSync(`/proc/${process.pid}/fd/${fd}`) === target && mountOf(process, fd) === mount;
+    return readlinkSync(`/proc/${process.pid}/fd/${fd}`) === target && mountOf(readProc(process.pid, `fdinfo/${fd}`)) === mount;
   } catch {
     return false;
   }
@@ -124,11 +117,11 @@ export function checkDeletedFiles(scene: Scene): Finding[] {
   const seen = new Set<string>();
   const isDeleted = (name: string): boolean => name.startsWith('/') && name.endsWith(' (deleted)') && !name.startsWith('/memfd:');
   for (const { process, fd, target } of descriptorsOf(scene, isDeleted)) {
-    const stat = descriptorStat(process, fd);
-    if (stat === undefined || stat.links > 0 || stat.size <= scene.ghostLimitBytes || seen.has(stat.key)) continue;
+    const stat = statLink(process.pid, `fd/${fd}`);
+    if (stat === undefined || stat.links > 0 || stat.allocated <= scene.ghostLimitBytes || seen.has(stat.key)) continue;
     seen.add(stat.key);
     const path = printable(target.slice(0, -' (deleted)'.length));
-    findings.push(fatal('deleted-file', `${who(process)} keeps the deleted file ${path} of ${formatBytes(stat.size)} open, more than the ghost limit of ${formatBytes(scene.ghostLimitBytes)}`, 'raise the ghost limit in the configuration (criu.ghostLimit), or let the program close the file', process));
+    findings.push(fatal('deleted-file', `${who(process)} keeps the deleted file ${path} of ${formatBytes(stat.allocated)} open, more than the ghost limit of ${formatBytes(scene.ghostLimitBytes)}`, 'raise the ghost limit in the configuration (criu.ghostLimit), or let the program close the file', process));
   }
   return findings;
 }

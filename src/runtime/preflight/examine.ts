@@ -5,14 +5,22 @@ import { processAlive, readNamespaces } from '../../host/proc.ts';
 import type { CheckpointFlags, Container, Finding, Toolchain, Verdict } from '../types.ts';
 import { collect } from './collect.ts';
 import { checkAnonymousInodes, checkDeletedFiles, checkDevices, checkForeignFiles, checkPipes, checkTerminals, checkWatches } from './descriptor-checks.ts';
+import { checkEpolls } from './epoll-checks.ts';
+import { checkBpfMaps, checkHiddenFiles, checkMessageQueues, checkNamespaceFiles, checkPacketPipes, checkPidfds, checkSecretMemory, checkTunDevices } from './file-checks.ts';
 import { fatal, type Check, type Scene } from './findings.ts';
 import { checkProblems, checkSpecification, checkStatus, checkVersions } from './host-checks.ts';
+import { checkOwnLimits, checkProcessLimit } from './limit-checks.ts';
 import { checkLocks } from './lock-checks.ts';
-import { checkMappings } from './mapping-checks.ts';
+import { checkFileAttributes, checkMulticast, checkNetworkDevices, checkSocketOptions } from './loss-checks.ts';
+import { checkMappings, checkSharedSegments } from './mapping-checks.ts';
 import { checkHeadroom, estimateMemory } from './memory.ts';
-import { checkBindMounts, checkFileSystems, findVolumes } from './mount-checks.ts';
+import { checkBindMounts, checkFileSystems, checkInnerOverlays, checkSources, findVolumes } from './mount-checks.ts';
 import { checkExamined, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkStoppedThreads, checkStuck, checkSwap, checkTraced } from './process-checks.ts';
+import { checkDeletedPrograms, checkPrograms } from './program-checks.ts';
 import { checkSockets } from './socket-checks.ts';
+import { checkCapabilities, checkDeadLeaders, checkNamespacesForChildren, checkPendingTraps } from './task-checks.ts';
+import { checkControllingTerminals } from './terminal-checks.ts';
+import { checkWaiting } from './waiting-checks.ts';
 
 export interface ExamineOptions {
   readonly signal: AbortSignal | undefined;
@@ -24,8 +32,10 @@ const DEFAULT_GHOST_LIMIT = 64 * MiB;
 
 /** Most telling first: the first fatal finding is the one that a person reads. */
 const checks: readonly Check[] = [
-  checkVersions, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSockets, checkTerminals, checkForeignFiles, checkLocks,
-  checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
+  checkVersions, checkCapabilities, checkOwnLimits, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSecretMemory, checkMessageQueues, checkSockets,
+  checkTerminals, checkControllingTerminals, checkForeignFiles, checkLocks, checkEpolls, checkPidfds, checkPacketPipes, checkTunDevices, checkBpfMaps, checkHiddenFiles, checkPrograms, checkDeletedPrograms,
+  checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkSources,
+  checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
   checkBindMounts, checkPipes, checkWatches, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];
 
@@ -55,6 +65,6 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
   if (!processAlive(container.pid, container.pidStart)) {
     return verdict([fatal('status', 'the container has ended', 'only a running container can be checkpointed')], nothing);
   }
-  const findings = checks.flatMap((check) => check(scene));
+  const findings = [...checks.flatMap((check) => check(scene)), ...await checkWaiting(scene)];
   return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts) });
 }

@@ -9,11 +9,17 @@ export interface ProcessView extends ProcStat {
   readonly innerPid: number;
   /** Host pid of the process that traces it, 0 for none. */
   readonly tracer: number;
+  /** The lines of /proc/PID/status. */
+  readonly status: ReadonlyMap<string, string>;
   /** Bytes: anonymous memory, shared memory, swapped out. */
   readonly anonymous: number;
   readonly shared: number;
   readonly swapped: number;
+  /** Working directory, as a path of its own mounts. */
+  readonly directory: string | undefined;
   readonly descriptors: readonly Descriptor[];
+  /** What was read of /proc/PID/fdinfo so far, so that each file is read once. */
+  readonly infos: Map<number, string | undefined>;
   readonly namespaces: Namespaces;
   readonly mappings: readonly Mapping[];
 }
@@ -66,9 +72,26 @@ export function warning(kind: string, message: string, hint: string, process?: {
   return { severity: 'warning', kind, message, hint, ...(process === undefined ? {} : { pid: process.pid }) };
 }
 
+/** Something that the container has now and will not have after a restore, without an error. */
+export function lost(what: string, hint: string, process?: { readonly pid: number }): Finding {
+  return warning('lost', `${what} is lost by a restore`, hint, process);
+}
+
+/** "flags:\t02" of fdinfo, the open flags; 0 when it is closed meanwhile. */
+export function descriptorFlags(process: ProcessView, fd: number): number {
+  return Number.parseInt(/^flags:\s*(\d+)$/m.exec(descriptorInfo(process, fd) ?? '')?.[1] ?? '0', 8);
+}
+
+/** The id of the mount that an open file lies on, as in mountinfo. */
+export function descriptorMount(process: ProcessView, fd: number): number | undefined {
+  const id = /^mnt_id:\s*(\d+)$/m.exec(descriptorInfo(process, fd) ?? '')?.[1];
+  return id === undefined ? undefined : Number(id);
+}
+
 /** /proc/PID/fdinfo/FD: position, flags, locks, watches. Undefined when it is closed meanwhile. */
 export function descriptorInfo(process: ProcessView, fd: number): string | undefined {
-  return readProc(process.pid, `fdinfo/${fd}`);
+  if (!process.infos.has(fd)) process.infos.set(fd, readProc(process.pid, `fdinfo/${fd}`));
+  return process.infos.get(fd);
 }
 
 /** Descriptors of all processes whose target passes, each with its process. */

@@ -1,4 +1,5 @@
 /** Memory mappings that CRIU cannot save. */
+import { statLink } from '../../host/still-files.ts';
 import type { Finding } from '../types.ts';
 import { IO_URING_HINT, deviceHint } from './descriptor-checks.ts';
 import { fatal, who, type Mapping, type Scene } from './findings.ts';
@@ -33,4 +34,20 @@ export function checkMappings({ tree }: Scene): Finding[] {
     }
   }
   return findings;
+}
+
+const PAGE = 4096;
+
+/** A SysV segment must be attached as a whole: one that was unmapped in part is dumped, and then not restored. */
+export function checkSharedSegments({ tree }: Scene): Finding[] {
+  return tree.processes.flatMap((process) => {
+    const segments = Map.groupBy(process.mappings.filter(({ name }) => name.startsWith('/SYSV')), ({ inode }) => inode);
+    return [...segments.values()].flatMap((pieces) => {
+      const { start, length, name } = pieces[0]!;
+      const size = statLink(process.pid, `map_files/${start.toString(16)}-${(start + BigInt(length)).toString(16)}`)?.size;
+      const mapped = pieces.reduce((sum, piece) => sum + piece.length, 0);
+      if (size === undefined || mapped % (Math.ceil(size / PAGE) * PAGE) === 0) return [];
+      return [fatal('shared-memory', `${who(process)} has the SysV shared memory ${printable(name.slice(1, 13))} mapped in part only`, 'let the program attach it as a whole (shmat), or detach it', process)];
+    });
+  });
 }

@@ -1,8 +1,9 @@
 /** How much memory a dump will hold, and whether there is room for the dump itself. */
-import { readFileSync, statSync, statfsSync } from 'node:fs';
+import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { MiB, formatBytes } from '../../core/units.ts';
 import { readCgroups } from '../../host/proc.ts';
+import { statLink, statOpen, usedBytes, withinRoot } from '../../host/still-files.ts';
 import { readMountinfo, type Mount } from '../../host/mountinfo.ts';
 import { cgroupDirectory } from '../cgroup.ts';
 import { isBindMount } from '../spec.ts';
@@ -39,8 +40,9 @@ function memoryFiles(tree: ProcessTree): number {
   const sizes = new Map<number, number>();
   for (const { pid, descriptors } of tree.processes) {
     for (const { fd } of descriptors.filter(({ target }) => target.startsWith('/memfd:'))) {
-      const stat = statSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false });
-      if (stat !== undefined && !mapped.has(stat.ino)) sizes.set(stat.ino, stat.blocks * 512);
+      const stat = statLink(pid, `fd/${fd}`);
+      const inode = Number(stat?.key.split(' ')[1]);
+      if (stat !== undefined && !mapped.has(inode)) sizes.set(inode, stat.allocated);
     }
   }
   return [...sizes.values()].reduce((sum, size) => sum + size, 0);
@@ -50,14 +52,10 @@ function memoryFiles(tree: ProcessTree): number {
 function memoryMounts(container: Container, mounts: readonly Mount[]): number {
   const bound = new Set((container.spec.mounts ?? []).filter(isBindMount).map(({ destination }) => destination));
   let bytes = 0;
-  for (const { fsType, mountPoint, root } of mounts) {
+  for (const { id, fsType, mountPoint, root } of mounts) {
     if (fsType !== 'tmpfs' || root !== '/' || bound.has(mountPoint)) continue;
-    try {
-      const { blocks, bfree, bsize } = statfsSync(`/proc/${container.pid}/root${mountPoint}`);
-      bytes += (blocks - bfree) * bsize;
-    } catch {
-      // Unmounted, or the container has ended: the dump tells.
-    }
+    // Another file system may lie on it by now, one that would have to be asked.
+    bytes += withinRoot(container.pid, mountPoint, (fd) => (statOpen(fd)?.mountId === id ? usedBytes(fd) : undefined)) ?? 0;
   }
   return bytes;
 }
@@ -80,17 +78,28 @@ function fileCache(directory: string): number {
   }
 }
 
-/** The container's memory cgroup: version 1 when its controller is mounted, else version 2. */
-function memoryCgroup(pid: number): { limit: number | undefined; usage: number | undefined; directory: string } | undefined {
+/** The directory of a controller that a process is under: version 1 when that controller is mounted so, else version 2. */
+export function controllerDirectory(pid: number, controller: string): { version: 1 | 2; directory: string } | undefined {
   const entries = readCgroups(pid);
   const mounts = readMountinfo('self');
-  const v1 = mounts.find((mount) => mount.fsType === 'cgroup' && mount.superOptions.includes('memory'));
+  const v1 = mounts.find((mount) => mount.fsType === 'cgroup' && mount.superOptions.includes(controller));
   const mount = v1 ?? mounts.find(({ fsType }) => fsType === 'cgroup2');
-  const entry = entries.find(({ hierarchy, controllers }) => (v1 === undefined ? hierarchy === 0 : controllers.includes('memory')));
+  const entry = entries.find(({ hierarchy, controllers }) => (v1 === undefined ? hierarchy === 0 : controllers.includes(controller)));
   const directory = mount === undefined || entry === undefined ? undefined : cgroupDirectory(mount, entry.path);
-  if (directory === undefined) return undefined;
-  const names = v1 === undefined ? { limit: 'memory.max', usage: 'memory.current' } : { limit: 'memory.limit_in_bytes', usage: 'memory.usage_in_bytes' };
-  return { limit: number(join(directory, names.limit)), usage: number(join(directory, names.usage)), directory };
+  return directory === undefined ? undefined : { version: v1 === undefined ? 2 : 1, directory };
+}
+
+/** A file of a cgroup that holds one number; undefined when it says "max" or is not there. */
+export function cgroupNumber(directory: string, name: string): number | undefined {
+  return number(join(directory, name));
+}
+
+function memoryCgroup(pid: number): { limit: number | undefined; usage: number | undefined; directory: string } | undefined {
+  const found = controllerDirectory(pid, 'memory');
+  if (found === undefined) return undefined;
+  const { version, directory } = found;
+  const names = version === 2 ? { limit: 'memory.max', usage: 'memory.current' } : { limit: 'memory.limit_in_bytes', usage: 'memory.usage_in_bytes' };
+  return { limit: cgroupNumber(directory, names.limit), usage: cgroupNumber(directory, names.usage), directory };
 }
 
 export function checkHeadroom({ container }: Scene): Finding[] {

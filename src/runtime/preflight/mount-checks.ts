@@ -1,7 +1,8 @@
 /** Mounts: what CRIU refuses, what a checkpoint does not hold, and what Stasis saves itself. */
-import { statSync } from 'node:fs';
-import { join, normalize } from 'node:path';
+import { constants } from 'node:fs';
+import { join, normalize, resolve } from 'node:path';
 import { mountOf, type Mount } from '../../host/mountinfo.ts';
+import { statOpen, statPath, withinRoot } from '../../host/still-files.ts';
 import type { Container, Finding, Volume } from '../types.ts';
 import { PROVIDED, isBindMount } from '../spec.ts';
 import { printable } from '../text.ts';
@@ -31,19 +32,16 @@ function binds(container: Container, mounts: readonly Mount[]): Bind[] {
   });
 }
 
-function isDirectory(path: string): boolean {
-  try {
-    return statSync(path).isDirectory();
-  } catch {
-    return false;
-  }
+function isDirectory({ pid }: Container, path: string): boolean {
+  const mode = withinRoot(pid, path, (fd) => statOpen(fd)?.mode) ?? 0;
+  return (mode & constants.S_IFMT) === constants.S_IFDIR;
 }
 
 /** Directories bound from memory: gone with the container, and not in CRIU's images. Read-only, provided and the node's own ones are not the container's. */
 export function findVolumes(container: Container, mounts: readonly Mount[]): Volume[] {
   return binds(container, mounts)
     .filter(({ mount, source }) => MEMORY_FILE_SYSTEMS.has(mount.fsType) && !mount.options.includes('ro') && !OF_THE_NODE.test(source))
-    .filter(({ destination }) => !PROVIDED.test(destination) && isDirectory(`/proc/${container.pid}/root${destination}`))
+    .filter(({ destination }) => !PROVIDED.test(destination) && isDirectory(container, destination))
     .map(({ destination, source, mount }) => ({ destination, source, fstype: mount.fsType }));
 }
 
@@ -67,4 +65,25 @@ export function checkFileSystems({ container, mounts }: Scene): Finding[] {
     const hint = 'mount it from outside, as a bind mount of the container';
     return REMOTE.test(mount.fsType) ? fatal('mount', what, hint) : warning('mount', `${what}; CRIU may refuse it`, hint);
   });
+}
+
+/** Sources that are not what the container has mounted any more: replaced by another file, or removed. A read-only or provided one, too. */
+export function checkSources({ container, mounts }: Scene): Finding[] {
+  return binds(container, mounts).filter(({ destination, mount }) => !PROVIDED.test(destination) && !REMOTE.test(mount.fsType)).flatMap(({ destination, source, mount }) => {
+    const inside = withinRoot(container.pid, destination, (fd) => statOpen(fd));
+    if (inside === undefined || inside.mountId !== mount.id) return [];
+    const outside = statPath(resolve(container.bundle, source));
+    const name = `${printable(source)}, the source of the mount ${printable(destination)}`;
+    if (outside === undefined && mount.root.endsWith('//deleted')) return [fatal('source', `${name}, was removed`, 'make it again before a checkpoint: a restore here has nothing to mount')];
+    if (outside === undefined || outside.key === inside.key) return [];
+    return [warning('source', `${name}, is another file or directory by now`, 'a restore mounts what is there then: start the container again to have it use the new one')];
+  });
+}
+
+/** Overlays that were mounted from inside: their layers are paths of the container, which CRIU looks for on the node. */
+export function checkInnerOverlays({ container, mounts }: Scene): Finding[] {
+  const declared = new Set((container.spec.mounts ?? []).map(({ destination }) => normalize(join('/', destination))));
+  return mounts.filter(({ fsType, mountPoint, root }) => fsType === 'overlay' && root === '/' && mountPoint !== '/' && !declared.has(mountPoint)).slice(0, 1).map(({ mountPoint }) => (
+    fatal('mount', `an overlay was mounted at ${printable(mountPoint)} from inside the container`, 'mount it from outside, in config.json: a restore cannot find the layers of an overlay that was made inside')
+  ));
 }

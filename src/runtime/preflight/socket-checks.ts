@@ -67,7 +67,7 @@ const SAVED_PROTOCOLS = /^(TCP|UDP|UDP-Lite|UDPLITE|RAW|PING|UNIX|UNIX-STREAM|NE
 
 /** `known` tells whether the socket stands in a table of the container's network. */
 function checkProtocol({ process, fd }: Held, known: boolean): Finding[] {
-  const protocol = socketProtocol(`/proc/${process.pid}/fd/${fd}`);
+  const protocol = socketProtocol(process.pid, fd);
   if (protocol !== undefined && !SAVED_PROTOCOLS.test(protocol)) {
     return [fatal('socket', `${who(process)} has a socket of protocol ${printable(protocol)} open, descriptor ${fd}, which CRIU cannot save`, protocolHints[protocol.replace(/v6$/, '')] ?? 'let the program close it before a checkpoint', process)];
   }

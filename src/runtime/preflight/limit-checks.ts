@@ -1,0 +1,40 @@
+/** Limits that a restore would hit: the processes of the container's cgroup, descriptors, limits that the agent may not raise. */
+import { readProc } from '../../host/proc.ts';
+import type { Finding } from '../types.ts';
+import { fatal, who, type Scene } from './findings.ts';
+import { cgroupNumber, controllerDirectory } from './memory.ts';
+import { mayRaiseLimits } from './task-checks.ts';
+
+/** While it rebuilds the processes, criu has this many of its own in the container's cgroup. */
+const RESTORE_HELPERS = 1;
+
+export function checkProcessLimit({ container }: Scene): Finding[] {
+  const directory = controllerDirectory(container.pid, 'pids')?.directory;
+  if (directory === undefined) return [];
+  const limit = cgroupNumber(directory, 'pids.max');
+  const now = cgroupNumber(directory, 'pids.current');
+  if (limit === undefined || now === undefined || limit - now >= RESTORE_HELPERS) return [];
+  return [fatal('limit', `the container has ${now} processes and threads, and its limit is ${limit} (pids.max)`, `raise the limit by ${RESTORE_HELPERS - limit + now} at least (runc update --pids-limit): a restore needs room for a helper of criu beside them`)];
+}
+
+/** "Max open files            1024                 524288               files" → its soft and hard value. */
+export function parseLimits(text: string): ReadonlyMap<string, { readonly soft: number; readonly hard: number }> {
+  const value = (word: string | undefined): number => (word === 'unlimited' ? Number.POSITIVE_INFINITY : Number(word));
+  const rows = [...text.matchAll(/^(Max [a-z ]+?)\s{2,}(\d+|unlimited)\s+(\d+|unlimited)\b/gm)];
+  return new Map(rows.map(([, name = '', soft, hard]) => [name, { soft: value(soft), hard: value(hard) }]));
+}
+
+/** What the agent's own hard limits and capabilities allow to give back. */
+export function checkOwnLimits({ tree }: Scene): Finding[] {
+  if (mayRaiseLimits()) return [];
+  const own = parseLimits(readProc('self', 'limits') ?? '');
+  for (const process of tree.processes) {
+    for (const [name, { hard }] of parseLimits(readProc(process.pid, 'limits') ?? '')) {
+      const mine = own.get(name)?.hard ?? Number.POSITIVE_INFINITY;
+      if (hard <= mine) continue;
+      const what = name.replace(/^Max /, '');
+      return [fatal('limit', `${who(process)} may have more ${what} (${hard}) than the agent (${mine}), which lacks CAP_SYS_RESOURCE to give them back`, `give the agent CAP_SYS_RESOURCE (privileged), or raise its own limit of ${what}`, process)];
+    }
+  }
+  return [];
+}

@@ -1,0 +1,195 @@
+/** What CRIU leaves out without a word: multicast memberships, attributes of files in memory, some options of sockets. */
+import { closeSync, constants, readdirSync } from 'node:fs';
+import { duplicateDescriptors } from '../../host/libc.ts';
+import { readProc } from '../../host/proc.ts';
+import { socketOption, socketWords } from '../../host/sockets.ts';
+import { attributesOf, statOpen, withinRoot } from '../../host/still-files.ts';
+import { O_PATH, isGone, openConfined } from '../../host/tree-calls.ts';
+import type { Finding } from '../types.ts';
+import { isBindMount } from '../spec.ts';
+import { printable } from '../text.ts';
+import { descriptorsOf, fatal, lost, who, type ProcessView, type Scene } from './findings.ts';
+import { AGAIN } from './waiting-checks.ts';
+
+/** Groups that the kernel joins by itself: all hosts, all routers, solicited nodes. */
+const KERNEL_GROUPS = /^(224\.0\.0\.[12]|ff0[1-5]:0:0:0:0:0:0:[12]|ff02:0:0:0:0:1:ff.*)$/;
+
+/** /proc/net/igmp: a line for each device, "1\tlo        :     1      V3", then its groups, "\t\t\t\t010000E0     1 0:00000000\t\t0". */
+export function parseIgmp(text: string): string[] {
+  let device = '';
+  return text.split('\n').flatMap((line) => {
+    device = /^\d+\s+(\S+)\s*:/.exec(line)?.[1] ?? device;
+    const group = /^\s+([0-9A-F]{8})\s/.exec(line)?.[1];
+    if (group === undefined) return [];
+    const bytes = (group.match(/../g) ?? []).map((byte) => Number.parseInt(byte, 16)).toReversed();
+    return KERNEL_GROUPS.test(bytes.join('.')) ? [] : [`${bytes.join('.')} (${device})`];
+  });
+}
+
+/** /proc/net/igmp6: "1    lo              ff020000000000000000000000000001     1 0000000C 0". */
+export function parseIgmp6(text: string): string[] {
+  return [...text.matchAll(/^\d+\s+(\S+)\s+([0-9a-f]{32})\s/gm)].flatMap(([, device = '', hex = '']) => {
+    const address = (hex.match(/.{4}/g) ?? []).map((group) => Number.parseInt(group, 16).toString(16)).join(':');
+    return KERNEL_GROUPS.test(address) ? [] : [`${address} (${device})`];
+  });
+}
+
+/** The first process of a container whose network is its own, made by the runtime: one with a path stays, and others may be in it. */
+function ownNetwork({ container, tree, own }: Scene): ProcessView | undefined {
+  const [init] = tree.processes;
+  const given = container.spec.linux?.namespaces?.some(({ type, path }) => type === 'network' && path !== undefined && path !== '') === true;
+  return init === undefined || init.namespaces.net === own.net || given ? undefined : init;
+}
+
+/** Devices that the kernel makes in every network where their module is loaded. */
+const KERNEL_DEVICES = /^(lo|tunl0|gre0|gretap0|erspan0|ip_vti0|ip6_vti0|sit0|ip6tnl0|ip6gre0)$/;
+
+export function checkNetworkDevices(scene: Scene): Finding[] {
+  const init = ownNetwork(scene);
+  if (init === undefined) return [];
+  const devices = [...(readProc(init.pid, 'net/dev') ?? '').matchAll(/^\s*(\S+?):/gm)].map(([, name = '']) => name).filter((name) => !KERNEL_DEVICES.test(name));
+  if (devices.length === 0) return [];
+  const more = devices.length > 3 ? ` and ${devices.length - 3} more` : '';
+  return [lost(`the network device ${devices.slice(0, 3).map(printable).join(', ')}${more} that was made in the container's own network`, 'give the container a network namespace with a path (as engines do), in which devices stay, or let the program make them again')];
+}
+
+export function checkMulticast(scene: Scene): Finding[] {
+  const init = ownNetwork(scene);
+  if (init === undefined) return [];
+  const groups = [...parseIgmp(readProc(init.pid, 'net/igmp') ?? ''), ...parseIgmp6(readProc(init.pid, 'net/igmp6') ?? '')];
+  if (groups.length === 0) return [];
+  const more = groups.length > 3 ? ` and ${groups.length - 3} more` : '';
+  return [lost(`the membership of the container in the multicast group ${groups.slice(0, 3).map(printable).join(', ')}${more}`, 'let the program join again after a restore, or restart it: until then it does not hear the group')];
+}
+
+/** Entries that are looked at in all file systems in memory together; one costs some ten microseconds. */
+const MAX_ENTRIES = 512;
+/** Set by the kernel from its policy. */
+const OF_POLICY = 'security.selinux';
+
+/** The first file below an open directory that has extended attributes, as a path below it. Neither links nor mounts are followed. */
+function findAttributes(root: number, budget: { left: number }): string | undefined {
+  const waiting = ['.'];
+  for (let path = waiting.pop(); path !== undefined; path = waiting.pop()) {
+    const fd = openConfined(root, Buffer.from(path), O_PATH | constants.O_NOFOLLOW, 0);
+    try {
+      if (attributesOf(fd).some((name) => name !== OF_POLICY)) return path.slice(1);
+      if (((statOpen(fd)?.mode ?? 0) & constants.S_IFMT) !== constants.S_IFDIR) continue;
+      for (const name of readdirSync(`/proc/self/fd/${fd}`)) {
+        budget.left -= 1;
+        if (budget.left < 0) return undefined;
+        waiting.push(`${path}/${name}`);
+      }
+    } finally {
+      closeSync(fd);
+    }
+  }
+  return undefined;
+}
+
+/** A file that came and went, or lies on another mount, is no reason to stop. */
+function attributesBelow(root: number, budget: { left: number }): string | undefined {
+  try {
+    return findAttributes(root, budget);
+  } catch (error) {
+    if (isGone(error)) return undefined;
+    throw error;
+  }
+}
+
+/** Mounted by the container or by its runtime, not bound from the node: CRIU packs these with tar, which leaves attributes out. */
+export function checkFileAttributes({ container, mounts }: Scene): Finding[] {
+  const bound = new Set((container.spec.mounts ?? []).filter(isBindMount).map(({ destination }) => destination));
+  const budget = { left: MAX_ENTRIES };
+  return mounts.filter(({ fsType, root, mountPoint }) => fsType === 'tmpfs' && root === '/' && mountPoint !== '/' && !bound.has(mountPoint)).flatMap(({ id, mountPoint }) => {
+    const found = withinRoot(container.pid, mountPoint, (fd) => (statOpen(fd)?.mountId === id ? attributesBelow(fd, budget) : undefined));
+    return found === undefined ? [] : [lost(`what stands beside the files of ${printable(mountPoint)} (extended attributes, ACLs, file capabilities, as of ${printable(mountPoint + found)})`, 'keep such files on the root file system or on a volume: CRIU saves a tmpfs without its attributes')];
+  });
+}
+
+interface Option {
+  readonly name: string;
+  readonly level: number;
+  readonly option: number;
+  /** Values that a new socket has. */
+  readonly usual: readonly number[];
+}
+
+const IP = 0;
+const TCP = 6;
+const UDP = 17;
+const IPV6 = 41;
+const UDP_CORK = 1;
+const TCP_ULP = 31;
+
+/** Options that CRIU neither reads nor sets. */
+const LOST_OPTIONS: readonly Option[] = [
+  { name: 'TCP_USER_TIMEOUT', level: TCP, option: 18, usual: [0] },
+  { name: 'TCP_DEFER_ACCEPT', level: TCP, option: 9, usual: [0] },
+  { name: 'TCP_FASTOPEN', level: TCP, option: 23, usual: [0] },
+  { name: 'UDP_GRO', level: UDP, option: 104, usual: [0] },
+  { name: 'UDP_SEGMENT', level: UDP, option: 103, usual: [0] },
+  { name: 'IP_MULTICAST_TTL', level: IP, option: 33, usual: [1] },
+  { name: 'IP_MULTICAST_LOOP', level: IP, option: 34, usual: [1] },
+  { name: 'IP_MULTICAST_IF', level: IP, option: 32, usual: [0] },
+  { name: 'IPV6_MULTICAST_HOPS', level: IPV6, option: 18, usual: [1] },
+  { name: 'IPV6_MULTICAST_LOOP', level: IPV6, option: 19, usual: [1] },
+];
+
+/** Sockets that are asked; a copy of each is held for some microseconds. */
+const MAX_SOCKETS = 512;
+const SOL_SOCKET = 1;
+const SO_PROTOCOL = 38;
+
+/** Words of 32 groups that a netlink socket is a member of; CRIU knows the first one. */
+const SOL_NETLINK = 270;
+const NETLINK_LIST_MEMBERSHIPS = 9;
+const SO_DOMAIN = 39;
+const AF_NETLINK = 16;
+
+function judgeSocket(process: ProcessView, fd: number, copy: number): Finding[] {
+  if (socketOption(copy, SOL_SOCKET, SO_DOMAIN) === AF_NETLINK) {
+    const groups = socketWords(copy, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS);
+    if (!groups.slice(1).some((word) => word !== 0)) return [];
+    return [fatal('socket', `${who(process)} listens to a netlink group above 32, descriptor ${fd}`, 'let the program leave that group, or end the monitor (ip monitor, udev)', process)];
+  }
+  const protocol = socketOption(copy, SOL_SOCKET, SO_PROTOCOL);
+  if (protocol !== TCP && protocol !== UDP) return [];
+  if (protocol === UDP && (socketOption(copy, UDP, UDP_CORK) ?? 0) !== 0) {
+    return [fatal('corked', `${who(process)} has a corked UDP socket open (UDP_CORK), descriptor ${fd}`, `${AGAIN}; a program that corks its socket for good must take UDP_CORK off`, process)];
+  }
+  if (protocol === TCP && (socketOption(copy, TCP, TCP_ULP) ?? 0) !== 0) {
+    return [fatal('socket', `${who(process)} has a TCP connection with a protocol in the kernel (TLS, TCP_ULP), descriptor ${fd}`, 'switch kernel TLS off in the program: CRIU would bring the connection back without its keys', process)];
+  }
+  // Level IP is meant for datagrams here: for TCP it says nothing about what is sent.
+  const changed = LOST_OPTIONS.filter(({ level, option, usual }) => (level === protocol || (protocol === UDP && (level === IP || level === IPV6)))
+    && !usual.includes(socketOption(copy, level, option) ?? usual[0]!));
+  if (changed.length === 0) return [];
+  return [lost(`${changed.map(({ name }) => name).join(', ')} of the socket of ${who(process)}, descriptor ${fd},`, 'let the program set the option again: after a restore the socket has the kernel\'s default', process)];
+}
+
+/** One finding for each process, kind and set of options. */
+export function checkSocketOptions(scene: Scene): Finding[] {
+  const findings: Finding[] = [];
+  const seen = new Set<string>();
+  let asked = 0;
+  for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('socket:['))) {
+    if (seen.has(target) || asked >= MAX_SOCKETS) continue;
+    seen.add(target);
+    asked += 1;
+    let copy: number | undefined;
+    try {
+      [copy] = duplicateDescriptors(process.pid, [fd]);
+      if (copy === undefined) continue;
+      const [found] = judgeSocket(process, fd, copy);
+      const key = found?.message.replace(/descriptor \d+/, '') ?? '';
+      if (found !== undefined && !seen.has(key)) findings.push(found);
+      seen.add(key);
+    } catch {
+      // Gone, or the agent may not look: the dump tells.
+    } finally {
+      if (copy !== undefined) closeSync(copy);
+    }
+  }
+  return findings;
+}
