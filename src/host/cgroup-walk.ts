@@ -39,9 +39,14 @@ function listed(directory: Buffer, file: string): number[] {
   return orNothing(() => readFileSync(join(directory, file), 'latin1').split('\n').map(Number).filter((id) => id > 0));
 }
 
+/** Host pids in this very cgroup. */
+export function processesIn(directory: Buffer): number[] {
+  return listed(directory, 'cgroup.procs');
+}
+
 /** Host pids. */
 export function cgroupProcesses(directory: string): number[] {
-  return [...new Set(cgroupTree(directory).flatMap((cgroup) => listed(cgroup, 'cgroup.procs')))];
+  return [...new Set(cgroupTree(directory).flatMap(processesIn))];
 }
 
 /** Host thread ids, at most `limit`. */

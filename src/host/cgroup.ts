@@ -4,6 +4,7 @@ import { dirname, join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { StasisError, asStasisError } from '../core/errors.ts';
 import { cgroupProcesses, cgroupThreads } from './cgroup-walk.ts';
+import { readPlaces, type Places } from './places.ts';
 
 export interface FreezerLocation {
   readonly version: 1 | 2;
@@ -84,7 +85,7 @@ export class Freezer {
 
   /** Of a frozen cgroup: a thread that waits in vfork(2). */
   vforkParent(): number | undefined {
-    return this.#tasks().find(waitsInVfork);
+    return this.tasks().find(waitsInVfork);
   }
 
   /**
@@ -125,7 +126,14 @@ export class Freezer {
     return cgroupProcesses(this.#at.directory);
   }
 
-  #tasks(): number[] {
+  /** Where every thread of a frozen cgroup stands; undefined when there are too many, or the kernel does not tell. */
+  places(): Places | undefined {
+    const tasks = this.tasks();
+    return tasks.length < MAX_TASKS_EXAMINED ? readPlaces(tasks) : undefined;
+  }
+
+  /** Thread ids, at most so many as are ever looked at one by one. */
+  tasks(): number[] {
     return cgroupThreads(this.#at.directory, MAX_TASKS_EXAMINED);
   }
 

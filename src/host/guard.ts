@@ -120,6 +120,11 @@ export class Guard implements AsyncDisposable {
     }
   }
 
+  /** Whether anybody has decided. */
+  get decided(): boolean {
+    return readDecision(this.directory) !== undefined;
+  }
+
   /** Whether the guard has let the container go on. */
   get fired(): boolean {
     return readDecision(this.directory) === 'thaw';
@@ -145,6 +150,11 @@ export class Guard implements AsyncDisposable {
     } finally {
       watcher.close();
     }
+  }
+
+  /** Whether criu has written everything and waits in its hook, or has gone on since. */
+  get isDumped(): boolean {
+    return existsSync(join(this.directory, 'dumped'));
   }
 
   /** After a commit: the container is seen dead, the guard has nothing left to do. */

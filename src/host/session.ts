@@ -17,6 +17,12 @@ function members(session: number): number[] {
   });
 }
 
+/** Those that live; none when nothing was started. */
+export function sessionMembers(sessionFile: string): number[] {
+  const session = readSession(sessionFile);
+  return session === undefined ? [] : members(session);
+}
+
 /** Whether the runtime, which leads its session, and criu both live. */
 export function runsCriu(sessionFile: string): boolean {
   const session = readSession(sessionFile);

@@ -10,7 +10,7 @@ import { Freezer } from '../../src/host/cgroup.ts';
 import { isStasisError } from '../../src/core/errors.ts';
 import { agentProgram, assertClean, atFailpoint, checkpoint, makeHome, removeHome, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { startContainer, type TestContainer } from '../support/containers.ts';
-import { killIfThere } from '../support/victim.ts';
+import { assertUntouched, findSession, killIfThere, startVictim } from '../support/victim.ts';
 
 let home: AgentHome;
 let running: (TestContainer & { freezer: Freezer }) | undefined;
@@ -108,6 +108,31 @@ void describe('nobody stays frozen', () => {
       assert.equal(freezer.frozen(), false);
       await assertClean(agent);
     } finally {
+      await agent.stop();
+    }
+  });
+});
+
+void describe('a cancelled dump', () => {
+  /** Of the memory that criu has written; 0 is as soon as it is there. */
+  const moments = [0, 1, 8, 60, 150];
+  void it('lets the container go on at once and whole, wherever criu is and although it does nothing any more', async () => {
+    const agent = await startAgent(home);
+    const victim = await startVictim('runc', 250);
+    try {
+      for (const [round, mib] of moments.entries()) {
+        const operationId = `cancel-dump-${round}`;
+        const outcome = checkpoint(agent, victim.id, { operationId, leaveRunning: round % 2 === 0 }).then(() => 'none', (error: { code: string }) => error.code);
+        const session = await findSession(home, { imageBytes: mib * 1024 * 1024 });
+        const hangs = round % 3 !== 2;
+        for (const pid of hangs ? session.pids('criu') : []) process.kill(pid, 'SIGSTOP');
+        await agent.client.cancelOperation({ operationId }, { signal: undefined });
+        assert.equal(await outcome, 'CANCELLED');
+        await assertUntouched(agent, victim);
+        await session.assertGone();
+      }
+    } finally {
+      await victim.stop();
       await agent.stop();
     }
   });

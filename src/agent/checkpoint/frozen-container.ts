@@ -7,8 +7,11 @@ import type { Clock } from '../../core/clock.ts';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import { Freezer, vforkError } from '../../host/cgroup.ts';
 import { Guard, budgetExceeded, heldFromAbove, recoverGuard } from '../../host/guard.ts';
+import { criuPids, endWhileHarmless, waitsToAttach } from '../../host/criu-end.ts';
+import type { Places } from '../../host/places.ts';
 import { processAlive, processRuns, readStatus } from '../../host/proc.ts';
 import { killSession, runsCriu } from '../../host/session.ts';
+import { SetAside, isStopped, stoppedOf } from '../../host/stopped-tasks.ts';
 import type { Container } from '../../runtime/types.ts';
 import type { Logger } from '../../telemetry/logger.ts';
 
@@ -26,7 +29,12 @@ export interface FrozenOptions {
 /** The freezer itself must act within this long; a container with a stuck task is left alone. */
 const FREEZE_TIMEOUT_MS = 5000;
 /** After a commit criu has this long to kill and collect the tasks before the guard would. */
+/** A process that is stopped or goes on at the very moment of the freeze is rare. */
+const STOPPED_TRIES = 20;
+const ATTACH_POLL_MS = 2;
 const DEATH_TIMEOUT_MS = 20_000;
+/** After a cancel: a good moment for criu to die is looked for so long. */
+const END_PATIENCE_MS = 5000;
 
 export class FrozenContainer implements AsyncDisposable {
   readonly #options: FrozenOptions;
@@ -35,6 +43,9 @@ export class FrozenContainer implements AsyncDisposable {
   readonly #wasPaused: boolean;
   #frozenAt: number | undefined;
   #frozenMs = 0;
+  #places: Places | undefined;
+  readonly #freezerVersion: 1 | 2;
+  readonly #aside: SetAside;
   #disposed = false;
 
   private constructor(options: FrozenOptions, freezer: Freezer, guard: Guard, wasPaused: boolean) {
@@ -42,6 +53,8 @@ export class FrozenContainer implements AsyncDisposable {
     this.#freezer = freezer;
     this.#guard = guard;
     this.#wasPaused = wasPaused;
+    this.#freezerVersion = options.container.freezer?.version ?? 1;
+    this.#aside = new SetAside(freezer.directory);
   }
 
   /** Starts the guard. Nothing is frozen, and the budget has not begun. */
@@ -84,11 +97,41 @@ export class FrozenContainer implements AsyncDisposable {
     await this.#guard.start();
     this.#frozenAt = this.#options.clock.monotonic();
     if (!this.#wasPaused) {
-      await this.#freezer.freezeSettled({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
+      await this.#freezeAside({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
+      this.#places = this.#freezer.places();
       return;
     }
+    this.#places = this.#freezer.places();
+    if (this.#freezerVersion === 1 && this.#freezer.tasks().some(isStopped)) throw stoppedWhilePaused();
     const parent = this.#freezer.vforkParent();
     if (parent !== undefined) throw vforkError(parent, 'the container was paused at that instant: let it go on for a moment and pause it again');
+  }
+
+  /** Frozen, and on version 1 every stopped process set aside: one may be stopped, or go on, while the freezer closes. */
+  async #freezeAside(options: { signal: AbortSignal; timeoutMs: number }): Promise<void> {
+    if (this.#freezerVersion === 2) {
+      await this.#freezer.freezeSettled(options);
+      return;
+    }
+    for (let tries = 1; ; tries++) {
+      this.#aside.take(stoppedOf(this.#freezer.pids()));
+      await this.#freezer.freezeSettled(options);
+      if (this.#aside.isRight(this.#freezer.tasks())) return;
+      this.#freezer.thaw();
+      this.#aside.putBack();
+      if (tries === STOPPED_TRIES) throw new StasisError('NOT_CHECKPOINTABLE', 'processes of the container are stopped and go on again all the time', { hint: 'try again when nobody sends them SIGSTOP and SIGCONT' });
+    }
+  }
+
+  /** Lets criu, and with it a stopped process, over the point at which they wait for each other (host/stopped-tasks.ts). */
+  #helpAttach(): Disposable {
+    if (this.#aside.isEmpty) return { [Symbol.dispose]: () => undefined };
+    const timer = setInterval(() => {
+      if (!criuPids(this.#guard.sessionFile).some(waitsToAttach) || !this.#aside.othersTraced(this.#freezer.pids())) return;
+      clearInterval(timer);
+      this.#freezer.thaw();
+    }, ATTACH_POLL_MS);
+    return { [Symbol.dispose]: () => clearInterval(timer) };
   }
 
   /**
@@ -96,8 +139,9 @@ export class FrozenContainer implements AsyncDisposable {
    * Otherwise: resolves when the dump has ended.
    */
   async imagesWritten(dump: Promise<unknown>, signal: AbortSignal): Promise<void> {
+    using _help = this.#helpAttach();
     if (this.#options.stop !== 'hook') {
-      await dump;
+      await orAborted(dump, signal);
       return;
     }
     const ended = dump.then(() => {
@@ -127,6 +171,7 @@ export class FrozenContainer implements AsyncDisposable {
   thaw(): void {
     invariant(this.#frozenAt !== undefined, 'thaw before freeze');
     if (!this.#wasPaused) this.#freezer.thaw();
+    this.#aside.putBack();
     this.#frozenMs = this.#options.clock.monotonic() - this.#frozenAt;
     this.#guard.decide('released');
   }
@@ -187,11 +232,22 @@ export class FrozenContainer implements AsyncDisposable {
   async [Symbol.asyncDispose](): Promise<void> {
     if (this.#disposed) return;
     this.#disposed = true;
+    await this.#endDump();
+    if (!this.#guard.decided) this.#aside.putBack();
     // A guard that somebody killed cannot act any more.
     if (this.#guard.gone) await recoverGuard(this.#options.guardScript, this.#guard.directory);
     const held = heldFromAbove(this.#guard.directory);
     await this.#guard[Symbol.asyncDispose]();
     if (!this.#wasPaused && this.#frozenAt !== undefined) this.#requireThawed(held);
+  }
+
+  /**
+   * The container goes on at once, whatever criu is doing: that is ended, as soon as its tasks are safe from it. A criu that waits in
+   * its hook ends by itself when the guard wakes it. Where nothing can be proved the guard waits for criu, as long as the budget lasts.
+   */
+  async #endDump(): Promise<void> {
+    if (this.#guard.decided || this.#places === undefined || this.#guard.isDumped) return;
+    await endWhileHarmless(this.#guard.sessionFile, this.#places, { patienceMs: END_PATIENCE_MS });
   }
 
   /** Whoever thawed it: the kernel is asked, and has the last word. */
@@ -205,4 +261,19 @@ export class FrozenContainer implements AsyncDisposable {
       if (!isStasisError(error, 'CONTAINER_EXITED')) log.event('container.frozen', { container_id: id, cgroup: this.#freezer.directory, err: error });
     }
   }
+}
+
+/** The work goes on when the signal comes first. */
+function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
+  const { promise, reject } = Promise.withResolvers<never>();
+  const abort = (): void => reject(signal.reason as Error);
+  if (signal.aborted) abort();
+  signal.addEventListener('abort', abort, { once: true });
+  return Promise.race([work, promise]).finally(() => signal.removeEventListener('abort', abort));
+}
+
+function stoppedWhilePaused(): StasisError {
+  return new StasisError('NOT_CHECKPOINTABLE', 'the container is paused and a signal has stopped a process in it, so criu could not attach to that', {
+    hint: 'resume the container; a stopped process is no obstacle then', details: { kind: 'stopped' },
+  });
 }

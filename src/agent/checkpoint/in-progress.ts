@@ -54,6 +54,9 @@ export interface InProgressParts {
   readonly mark: (state: 'written' | 'committed') => void;
 }
 
+/** The agent ends what is going on so long before the end of the budget. */
+const EARLY_MS = 1000;
+const EARLY_SHARE = 0.1;
 const WATCH_MS = 250;
 /** criu gets this long to see for itself that the container has ended. */
 const DEAD_MS = 1000;
@@ -123,13 +126,14 @@ export class CheckpointInProgress implements AsyncDisposable {
     await this.#parts.memory.release();
     this.#frozenAtMs = this.#parts.agent.clock.now();
     await this.#parts.frozen.freeze(signal);
-    // The guard does not need this; it is for the caller to hear of it at once, whatever the operation waits for.
-    this.#budget = longTimer(() => this.#parts.operation.cancel(budgetExceeded()), this.#parts.budgetMs);
+    // Before the guard does it: the guard does not ask what criu is doing when it kills it.
+    const { budgetMs } = this.#parts;
+    this.#budget = longTimer(() => this.#parts.operation.cancel(budgetExceeded()), budgetMs - Math.min(EARLY_MS, budgetMs * EARLY_SHARE));
   }
 
   async dump(signal: AbortSignal): Promise<void> {
     const { container, directories, memory, frozen, agent, operation } = this.#parts;
-    // A cancel does not kill criu in the middle: it may take its victim with it. It ends by itself, and the budget bounds it.
+    // A cancel does not kill criu in the middle, where it may take its victim with it: FrozenContainer does, at a good moment.
     const dumping = dump({
       container, flags: this.request.flags, imageDir: directories.images, workDir: directories.work, pageServer: memory.pageServer, parent: parentOf(this.#preDumped),
       criuConfig: this.#parts.criuConfig, operationId: operation.id, guardDirectory: this.#parts.guardDirectory,

@@ -8,7 +8,9 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { isStasisError } from '../../core/errors.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
+import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { removeTree } from '../../host/files.ts';
+import { stoppedOf } from '../../host/stopped-tasks.ts';
 import { PE_PRESENT, readDumpStats, type MemoryLayers } from '../../image/criu/index.ts';
 import type { MemoryLayer } from '../../image/types.ts';
 import { criuConfig, dump } from '../../runtime/index.ts';
@@ -74,6 +76,7 @@ export function whyPlain({ toolchain }: AgentContext, container: Container, verd
   if (mode === 'never') return 'pre-dump is switched off';
   if (toolchain.features['mem_dirty_track'] !== true) return 'the kernel does not track written pages (CONFIG_MEM_SOFT_DIRTY)';
   if (container.status === 'paused') return 'the container is paused';
+  if (container.freezer?.version === 1 && stoppedOf(cgroupProcesses(container.freezer.directory)).length > 0) return 'a process is stopped, and criu cannot attach to it in a round';
   if (verdict.memory.bytes / ROUND_BYTES_PER_MS > remainingMs * TIME_SHARE) return 'the deadline leaves no time for it';
   return verdict.memory.bytes < WORTH_BYTES ? `the container holds only ${formatBytes(verdict.memory.bytes)}` : undefined;
 }
