@@ -7,7 +7,7 @@ import { endianness } from 'node:os';
 import koffi from 'koffi';
 import { invariant } from '../core/assert.ts';
 import { errnoCode } from '../core/errors.ts';
-import { systemError } from './libc.ts';
+import { duplicateDescriptors, systemError } from './libc.ts';
 import { statOpen } from './still-files.ts';
 import { O_PATH } from './tree-calls.ts';
 
@@ -19,8 +19,12 @@ const raw = {
   socket: libc.func('int socket(int domain, int type, int protocol)'),
   send: libc.func('int64_t send(int fd, const void* buffer, size_t size, int flags)'),
   recv: libc.func('int64_t recv(int fd, void* buffer, size_t size, int flags)'),
+  ioctl: libc.func('int ioctl(int fd, unsigned long request, int argument)'),
   close: libc.func('int close(int fd)'),
 };
+
+/** linux/sockios.h: a descriptor of the network namespace that a socket was made in. */
+const SIOCGSKNS = 0x894c;
 
 const CLONE_NEWNET = 0x40000000;
 const AF_NETLINK = 16;
@@ -92,6 +96,28 @@ export function socketWords(fd: number, level: number, name: number): number[] {
   length.writeUInt32LE(value.length);
   if ((raw.getsockopt(fd, level, name, value, length) as number) !== 0) return [];
   return Array.from({ length: Math.min(length.readUInt32LE(0), value.length) >> 2 }, (_, index) => value.readUInt32LE(4 * index));
+}
+
+/**
+ * The network namespace that a socket of another process was made in, as readNamespaces() writes it ("net:[4026531840]").
+ * Undefined when the descriptor is gone, or the kernel does not tell. The socket is held for a moment: one that its owner
+ * closes meanwhile is closed a moment later.
+ */
+export function socketNetwork(pid: number, fd: number): string | undefined {
+  let copies: number[] = [];
+  try {
+    copies = duplicateDescriptors(pid, [fd]);
+    const [copy] = copies;
+    if (copy === undefined || ((statOpen(copy)?.mode ?? 0) & constants.S_IFMT) !== constants.S_IFSOCK) return undefined;
+    const namespace = raw.ioctl(copy, SIOCGSKNS, 0) as number;
+    if (namespace < 0) return undefined;
+    copies.push(namespace);
+    return readlinkSync(`/proc/self/fd/${namespace}`);
+  } catch {
+    return undefined;
+  } finally {
+    for (const one of copies) raw.close(one);
+  }
 }
 
 /**

@@ -1,6 +1,7 @@
 /** Open descriptors that CRIU cannot save. */
 import { readlinkSync } from 'node:fs';
 import { formatBytes } from '../../core/units.ts';
+import { readMountinfo } from '../../host/mountinfo.ts';
 import { readProc } from '../../host/proc.ts';
 import { statLink, type StillStat } from '../../host/still-files.ts';
 import type { Finding } from '../types.ts';
@@ -71,9 +72,16 @@ export function checkDevices(scene: Scene): Finding[] {
   return findings;
 }
 
+/** Mounts of the container, and of its processes that have mounts of their own: those CRIU saves as well. */
+function mountsOf(scene: Scene): Set<string> {
+  const byNamespace = new Map(scene.tree.processes.map((process) => [process.namespaces.mnt, process.pid]));
+  byNamespace.delete(scene.tree.processes[0]?.namespaces.mnt);
+  return new Set([scene.mounts, ...[...byNamespace.values()].map((pid) => readMountinfo(pid))].flat().map(({ id }) => String(id)));
+}
+
 /** A file that was opened outside and inherited: CRIU looks for its mount among the container's and does not find it. */
 export function checkForeignFiles(scene: Scene): Finding[] {
-  const mounts = new Set(scene.mounts.map(({ id }) => String(id)));
+  const mounts = mountsOf(scene);
   const init = scene.tree.processes[0];
   for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('/') && !name.startsWith('/memfd:') && !name.startsWith('/dev/'))) {
     // A process with mounts of its own has its files there.

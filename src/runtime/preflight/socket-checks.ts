@@ -1,5 +1,5 @@
 /** Sockets whose other end, protocol or state CRIU cannot save. */
-import { socketProtocol, unixSockets, type UnixSocket } from '../../host/sockets.ts';
+import { socketNetwork, socketProtocol, unixSockets, type UnixSocket } from '../../host/sockets.ts';
 import type { Finding } from '../types.ts';
 import { printable } from '../text.ts';
 import { descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
@@ -65,13 +65,18 @@ function checkTcp(held: readonly { at: Held; socket: InetSocket }[], all: readon
 /** Protocols that CRIU saves, as the kernel names them; each also with "v6" at its end. */
 const SAVED_PROTOCOLS = /^(TCP|UDP|UDP-Lite|UDPLITE|RAW|PING|UNIX|UNIX-STREAM|NETLINK|PACKET)(v6)?$/;
 
-/** `known` tells whether the socket stands in a table of the container's network. */
-function checkProtocol({ process, fd }: Held, known: boolean): Finding[] {
+/**
+ * `known`: the socket stands in a table of the container's network. One that is not there is unbound, or its connection was
+ * refused, was reset or has ended: CRIU saves those, too. Only its namespace tells whether it was made somewhere else.
+ */
+function checkProtocol({ process, fd }: Held, known: boolean, scene: Scene): Finding[] {
   const protocol = socketProtocol(process.pid, fd);
   if (protocol !== undefined && !SAVED_PROTOCOLS.test(protocol)) {
     return [fatal('socket', `${who(process)} has a socket of protocol ${printable(protocol)} open, descriptor ${fd}, which CRIU cannot save`, protocolHints[protocol.replace(/v6$/, '')] ?? 'let the program close it before a checkpoint', process)];
   }
   if (known || protocol === undefined) return [];
+  const network = socketNetwork(process.pid, fd);
+  if (network === undefined || scene.tree.processes.some(({ namespaces }) => namespaces.net === network)) return [];
   return [fatal('foreign-socket', `descriptor ${fd} of ${who(process)} is a socket (${protocol}) made outside the container's network namespace`, 'start the container without handing it sockets of the node', process)];
 }
 
@@ -109,7 +114,7 @@ function checkNetwork(held: readonly Held[], everywhere: ReadonlySet<number>, sc
     findings.push(fatal('criu', `criu ${scene.toolchain.criu.text} cannot dump the internet socket of ${who(inet.process)}, descriptor ${inet.fd}, on kernel ${scene.toolchain.kernel}`, 'install criu 4.2 or newer', inet.process));
   }
   findings.push(...checkTcp(heldTcp, tcp, scene));
-  findings.push(...others.flatMap((at) => checkProtocol(at, tcpByInode.has(at.inode) || datagrams.has(at.inode) || known.has(at.inode))));
+  findings.push(...others.flatMap((at) => checkProtocol(at, tcpByInode.has(at.inode) || datagrams.has(at.inode) || known.has(at.inode), scene)));
   return findings;
 }
 
