@@ -23,10 +23,10 @@ const global = (runtime: RuntimeName): string[] => ['--root', `/run/${runtime}`,
 
 describe('checkpoint command lines', () => {
   it('runc 1.3', () => {
-    assert.deepEqual(checkpointArgs(dumpRequest('runc'), [1, 3, 6]), [...global('runc'), 'checkpoint', '--image-path', '/i', '--work-path', '/w', '--manage-cgroups-mode', 'ignore', 'c1']);
+    assert.deepEqual(checkpointArgs(dumpRequest('runc'), [1, 3, 6]), [...global('runc'), 'checkpoint', '--image-path', '/i', '--work-path', '/w', '--manage-cgroups-mode', 'ignore', '--link-remap', 'c1']);
     assert.deepEqual(
       checkpointArgs(dumpRequest('runc', { leaveRunning: true, tcpEstablished: true, fileLocks: true, extUnixSk: true, shellJob: true }, '127.0.0.1:27'), [1, 3, 6]),
-      [...global('runc'), 'checkpoint', '--image-path', '/i', '--work-path', '/w', '--leave-running', '--tcp-established', '--file-locks', '--ext-unix-sk', '--shell-job', '--manage-cgroups-mode', 'ignore', '--page-server', '127.0.0.1:27', 'c1'],
+      [...global('runc'), 'checkpoint', '--image-path', '/i', '--work-path', '/w', '--leave-running', '--tcp-established', '--file-locks', '--ext-unix-sk', '--shell-job', '--manage-cgroups-mode', 'ignore', '--link-remap', '--page-server', '127.0.0.1:27', 'c1'],
     );
   });
 

@@ -1,6 +1,4 @@
 /** A checkpoint between prepare and finish: one method for each step. Disposing of it undoes what was not committed. */
-import { existsSync } from 'node:fs';
-import { join } from 'node:path';
 import { invariant } from '../../core/assert.ts';
 import { longTimer, type LongTimer } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
@@ -20,6 +18,7 @@ import type { CheckpointRequest } from './checkpoint.ts';
 import type { FrozenContainer } from './frozen-container.ts';
 import type { Reservation } from '../retention/quota.ts';
 import type { MemoryPath } from './memory-path.ts';
+import { mayHaveLinkRemaps } from './link-remaps.ts';
 import { parentOf, preDump, type PreDumped } from './pre-dump.ts';
 import { sharedWritableFiles } from './shared-mappings.ts';
 
@@ -27,6 +26,8 @@ export interface SavedTree {
   readonly prefix: string;
   readonly destination: string;
   readonly fstype: string;
+  /** Directory on the node. */
+  readonly root: string;
   readonly saver: TreeSaver;
 }
 
@@ -144,7 +145,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     try {
       await Promise.all([frozen.imagesWritten(dumping, signal), this.#deltas(signal)]);
       // criu has put links to nameless open files into the root file system: they belong to the checkpoint.
-      if (existsSync(join(directories.images, 'remap-fpath.img'))) await this.#deltas(signal);
+      if (mayHaveLinkRemaps(directories.images)) await this.#deltas(signal);
       if (this.stop) this.#watchDump(dumping);
     } catch (error) {
       throw this.#explain(error);

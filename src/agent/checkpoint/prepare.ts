@@ -15,6 +15,7 @@ import type { CheckpointRequest } from './checkpoint.ts';
 import { FrozenContainer } from './frozen-container.ts';
 import { mostStored } from '../retention/quota.ts';
 import { openLogDirectory } from '../operation-logs.ts';
+import { mayHaveLinkRemaps, removeLinkRemaps } from './link-remaps.ts';
 import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
 import { whyPlain } from './pre-dump.ts';
 import { plaintextSelector } from '../plaintext.ts';
@@ -71,6 +72,11 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   }), { mode: 0o600 });
   const trees = await savedTrees(agent, container, verdict, writer, request);
   for (const tree of trees) undo.use(tree.saver);
+  // Also of a container that was stopped. A root file system that is not saved is used by a restore as it is, and needs them.
+  const preparedMs = agent.clock.now();
+  undo.defer(async () => {
+    if (mayHaveLinkRemaps(directories.images)) await removeLinkRemaps(trees.map(({ root }) => root), preparedMs);
+  });
   // On top of the stack: whatever else is to be undone, the container goes on first.
   const frozen = undo.use(await arming);
   return new CheckpointInProgress({
@@ -119,11 +125,11 @@ async function savedTrees(agent: AgentContext, container: Container, verdict: Ve
     const saver = new TreeSaver({
       writer, threads: agent.treeThreads, prefix, root: container.rootfs.upper, kind: 'overlay-upper', userxattr: container.rootfs.options.includes('userxattr'), memory, remember: flags.leaveRunning,
     });
-    trees.push({ prefix, destination: '/', fstype: 'overlay', saver });
+    trees.push({ prefix, destination: '/', fstype: 'overlay', root: container.rootfs.upper, saver });
   }
   for (const [index, volume] of (verdict.volumes).entries()) {
     const prefix = `volumes/${index}/`;
-    trees.push({ prefix, destination: volume.destination, fstype: volume.fstype, saver: new TreeSaver({ writer, threads: agent.treeThreads, prefix, root: volume.source, kind: 'plain' }) });
+    trees.push({ prefix, destination: volume.destination, fstype: volume.fstype, root: volume.source, saver: new TreeSaver({ writer, threads: agent.treeThreads, prefix, root: volume.source, kind: 'plain' }) });
   }
   return trees;
 }

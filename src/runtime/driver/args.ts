@@ -36,6 +36,11 @@ export function leavesCgroups(at: RuntimeRoot, version: Version): boolean {
   return at.runtime === 'crun' || atLeast(version, [1, 2]);
 }
 
+/** runc from 1.3 on tells criu whether, after criu has read its configuration file; before, and with crun, that file decides. */
+function linkRemap(at: RuntimeRoot, version: Version): string[] {
+  return at.runtime === 'runc' && atLeast(version, [1, 3]) ? ['--link-remap'] : [];
+}
+
 /** runc before 1.2 destroys the container after a checkpoint whether or not it succeeded, so it must never be told to. */
 export function mustLeaveRunning(at: RuntimeRoot, version: Version): boolean {
   return at.runtime === 'runc' && !atLeast(version, [1, 2]);
@@ -49,6 +54,7 @@ export function checkpointArgs(request: DumpRequest, version: Version): string[]
     ...(parent === undefined ? [] : ['--parent-path', parent]),
     ...criuFlags(flags),
     ...cgroupMode(container.at, version),
+    ...(preDump === true ? [] : linkRemap(container.at, version)),
     ...(pageServer === undefined ? [] : ['--page-server', pageServer]),
     container.id,
   ];
