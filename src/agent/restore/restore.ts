@@ -12,10 +12,10 @@
  * Nothing runs before everything is verified. A failure leaves neither container nor bundle behind.
  */
 import { join } from 'node:path';
-import { StasisError, isStasisError } from '../../core/errors.ts';
+import { StasisError } from '../../core/errors.ts';
 import { parseContainerId, type CheckpointId, type ContainerId, type OperationId } from '../../core/ids.ts';
 import type { CheckpointReader } from '../../repository/types.ts';
-import { findContainer, listContainers, readSpec } from '../../runtime/index.ts';
+import { listContainers, readSpec } from '../../runtime/index.ts';
 import type { Container, RuntimeName, RuntimeRoot } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import { podDescription, type PodDescription, type SavedContainer } from '../description.ts';
@@ -169,16 +169,14 @@ function restoreRoot(agent: AgentContext, runtime: RuntimeName): RuntimeRoot {
   return agent.roots.find((root) => root.runtime === runtime && !root.root.endsWith('*')) ?? { runtime, binary: installed.binary, root: join('/run', runtime) };
 }
 
+/** Not as a person names a container: others may begin with the same letters. */
 async function requireFreeId(agent: AgentContext, id: ContainerId, signal: AbortSignal): Promise<void> {
-  try {
-    const holder = await findContainer(agent.roots, id, { signal });
-    if (holder.id !== id) return;
-    throw new StasisError('CONTAINER_EXISTS', `a container ${id} (${holder.status}) exists below ${holder.at.root}`, {
-      hint: 'delete it, or restore under another id: stasis restore --name NEW',
-    });
-  } catch (error) {
-    if (!isStasisError(error, 'CONTAINER_NOT_FOUND')) throw error;
-  }
+  const { containers } = await listContainers(agent.roots, { signal });
+  const holder = containers.find((container) => container.id === id);
+  if (holder === undefined) return;
+  throw new StasisError('CONTAINER_EXISTS', `a container ${id} (${holder.status}) exists below ${holder.at.root}`, {
+    hint: 'delete it, or restore under another id: stasis restore --name NEW',
+  });
 }
 
 async function requireNoCopy(agent: AgentContext, reader: CheckpointReader, signal: AbortSignal): Promise<void> {
