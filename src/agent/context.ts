@@ -13,6 +13,7 @@ import type { Journal } from './journal.ts';
 import type { Lineages } from './lineages.ts';
 import type { OpenedKeys } from './node-keys.ts';
 import type { TreeMemories } from './tree-memories.ts';
+import type { Rehearsals } from './rehearsals.ts';
 import type { Operations } from './operations.ts';
 import type { Holdings } from './retention/holdings.ts';
 import type { RetentionPolicy } from './retention/policy.ts';
@@ -28,6 +29,8 @@ export interface AgentSettings {
   readonly runDirectory: string;
   readonly memoryPath: 'auto' | 'directory' | 'page-server';
   readonly preDump: 'auto' | 'never';
+  /** Whether stops are rehearsed. */
+  readonly rehearsal: 'auto' | 'always' | 'never';
   /** Bounds of one freeze, for checkpoints that leave the container running and for those that stop it. */
   readonly freezeBudgetMs: number;
   readonly stopBudgetMs: number;
@@ -42,7 +45,7 @@ export interface AgentSettings {
   readonly retention: RetentionPolicy;
   /** Program of criu. */
   readonly criu: string;
-  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly restoreHook: string };
+  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly restoreHook: string; readonly rehearse: string };
 }
 
 export interface AgentContext {
@@ -61,6 +64,7 @@ export interface AgentContext {
   readonly operations: Operations;
   readonly journal: Journal;
   readonly lineages: Lineages;
+  readonly rehearsals: Rehearsals;
   readonly workingSets: WorkingSets;
   readonly fills: Fills;
   /** Memory of containers that fill. */

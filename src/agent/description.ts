@@ -71,6 +71,8 @@ export interface PodDescription {
   readonly memoryPath: 'directory' | 'page-server';
   /** Rounds before the freeze that the memory was read in; absent when there were none. */
   readonly preDump?: readonly { readonly pages: number; readonly ms: number; readonly frozenMs: number }[];
+  /** Whether it was rebuilt in a scratch place before the commit, in how many milliseconds, or why not. */
+  readonly rehearsal?: { readonly done: true; readonly ms: number } | { readonly done: false; readonly reason: string };
   readonly frozenAtMs: number;
   /** Until the thaw; of a container that was stopped: until the manifest was written. */
   readonly frozenMs: number;

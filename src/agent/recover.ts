@@ -14,6 +14,7 @@ import { recoverFill } from '../host/lazy-guard.ts';
 import { processAlive } from '../host/proc.ts';
 import { killSession } from '../host/session.ts';
 import { findContainer, remove, removeBundle } from '../runtime/index.ts';
+import { sweepRehearsal } from './checkpoint/rehearse.ts';
 import type { AgentContext } from './context.ts';
 import type { CheckpointRecord, ImportRecord, JournalRecord, RestoreRecord } from './journal.ts';
 import { guardsDirectory } from './thaw-first.ts';
@@ -56,6 +57,7 @@ async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord):
   const signal = AbortSignal.timeout(STORE_MS);
   const decision = existsSync(record.guardDirectory) ? await recoverGuard(agent.settings.scripts.guard, record.guardDirectory) : undefined;
   removeGuard(record.guardDirectory);
+  await sweepRehearsal(agent, record.operation);
   if (!(await agent.repository.exists(checkpoint, { signal }))) {
     await agent.repository.discard(checkpoint, { signal });
     return 'rolled back';

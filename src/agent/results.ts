@@ -15,6 +15,7 @@ export function checkpointResult(outcome: CheckpointOutcome): api.CheckpointResu
     phases: outcome.phases, frozenMs: outcome.frozenMs, totalMs: outcome.totalMs, bytes: summary.bytes,
     ratio: stored === 0 ? 0 : raw / stored, bytesPerSecond: rate(raw, outcome.totalMs), memoryPath: outcome.memoryPath,
     findings: outcome.findings, notIncluded: outcome.notSaved, leftRunning: podDescription(summary).mode === 'leave-running', cipher: summary.cipher,
+    rehearsal: outcome.rehearsal.done ? outcome.rehearsal : { ...outcome.rehearsal, ms: 0 },
     preDumpRounds: outcome.preDumped.rounds, ...(outcome.preDumped.plain === undefined ? {} : { plainBecause: outcome.preDumped.plain }),
   };
 }

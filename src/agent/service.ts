@@ -81,7 +81,7 @@ async function startCheckpoint(agent: AgentContext, request: api.CheckpointReque
     id, kind: 'checkpoint', target: request.container, steps: CHECKPOINT_STEPS, deadlineMs: request.deadlineMs ?? agent.settings.operationDeadlineMs,
     exclusive: `container ${container.at.root}/${container.id}`, principal: caller.principal, reason: request.reason,
   }, logged(agent, 'checkpoint', { container_id: container.id, principal: caller.principal, reason: request.reason }, (operation) => checkpoint(agent, container, {
-    flags, memoryPath: request.memoryPath ?? 'auto', preDump: request.preDump, freezeBudgetMs: request.freezeBudgetMs, by: caller.principal, reason: request.reason,
+    flags, memoryPath: request.memoryPath ?? 'auto', preDump: request.preDump, rehearsal: request.rehearsal, freezeBudgetMs: request.freezeBudgetMs, by: caller.principal, reason: request.reason,
     newLineage: request.newLineage, keep: request.keep,
   }, operation)));
 }

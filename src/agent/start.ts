@@ -32,6 +32,7 @@ import { openNodeKeys } from './node-keys.ts';
 import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
 import { namespaceQuotas, retentionPolicy } from './retention/configured.ts';
+import { Rehearsals } from './rehearsals.ts';
 import { Holdings } from './retention/holdings.ts';
 import { Quota } from './retention/quota.ts';
 import { parseSelector } from './retention/selector.ts';
@@ -92,6 +93,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
     roots,
     journal,
     lineages: new Lineages(join(config.stateDirectory, 'lineages.json')),
+    rehearsals: new Rehearsals(join(config.stateDirectory, 'rehearsals.json')),
     workingSets: new WorkingSets(join(config.stateDirectory, 'working-sets'), systemClock),
     blockSlots: new BlockSlots(CACHE_BYTES), storeSpeed,
     fills: new Fills(),
@@ -152,10 +154,10 @@ async function releaseOwn(repository: Repository): Promise<void> {
 function settingsOf(config: Config): AgentSettings {
   const libexec = libexecDirectory();
   return {
-    nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path, preDump: config.memory.preDump,
+    nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path, preDump: config.memory.preDump, rehearsal: config.rehearsal,
     freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
     criu: config.criu.binary, plaintextFor: config.repository.plaintextFor.map(parseSelector), parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionPolicy(config),
-    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), restoreHook: join(libexec, 'stasis-restore-hook') },
+    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), restoreHook: join(libexec, 'stasis-restore-hook'), rehearse: join(libexec, 'stasis-rehearse') },
   };
 }
 

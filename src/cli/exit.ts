@@ -25,6 +25,7 @@ export const exitMeanings: Readonly<Record<number, string>> = {
   18: 'the dump failed, or the container exited',
   19: 'the restore, or the container runtime, failed',
   20: 'the repository cannot be reached or written, or its store is not fit for it',
+  21: 'the rehearsal failed: the container was not stopped, because it could not be restored',
   30: 'data in the repository is damaged, missing or of an unknown format',
   31: 'a key is missing, wrong or out of reach, or a signature is not to be trusted',
   32: 'a path leads out of where it belongs',

@@ -154,6 +154,7 @@ export const schema = v.strictObject({
     path: key(choice(['auto', 'directory', 'page-server']), 'auto', 'How memory comes out of CRIU: over its page server (runc only), through a directory, or what was measured to be faster.'),
     preDump: key(choice(['auto', 'never']), 'never', 'Whether memory is read in rounds before the freeze, which then holds only what was written meanwhile. "auto": where the kernel tracks written pages and there is enough memory for it to pay; not for programs that clear their own soft-dirty bits (docs/CLI.md).'),
   }),
+  rehearsal: key(choice(['auto', 'always', 'never']), 'auto', 'Whether a checkpoint is rebuilt in a scratch place before its container is stopped for it (docs/CLI.md). "auto": the first stop of each lineage, and again after anything that matters has changed; "always": every checkpoint, also of containers that are left running, and it fails where that is not possible.'),
   staging: group({
     size: key(size, defaultStaging(usableMemory()), 'Memory for pages between CRIU and the repository. Default: a quarter of the memory, at most 8 GiB.'),
   }),

@@ -30,6 +30,7 @@ export const errorTable = {
   CANCELLED: { grpc: 1, exit: 17, retry: false },
   CONTAINER_EXITED: { grpc: 10, exit: 18, retry: false },
   DUMP_FAILED: { grpc: 9, exit: 18, retry: false },
+  REHEARSAL_FAILED: { grpc: 9, exit: 21, retry: false },
   RESTORE_FAILED: { grpc: 9, exit: 19, retry: false },
   RESTORE_INCOMPATIBLE: { grpc: 9, exit: 19, retry: false },
   RUNTIME_FAILED: { grpc: 13, exit: 19, retry: false },

@@ -4,6 +4,17 @@ import type { ByteCounts, Finding, MemoryPath, Phase } from './api.ts';
 /** Whether memory is read in rounds before the freeze; auto: where the kernel can and it pays. */
 export type PreDump = 'auto' | 'never';
 
+/** Whether a checkpoint is rebuilt in a scratch place before its container is stopped for it. */
+export type RehearsalMode = 'auto' | 'always' | 'never';
+
+export interface Rehearsal {
+  readonly done: boolean;
+  /** How long it took, beside the sealing; 0 when there was none. */
+  readonly ms: number;
+  /** Why there was none; absent when it was done. */
+  readonly reason?: string;
+}
+
 export interface PreDumpRound {
   readonly pages: number;
   readonly ms: number;
@@ -33,4 +44,5 @@ export interface CheckpointResult {
   readonly preDumpRounds: readonly PreDumpRound[];
   /** Why the dump did not build on rounds; absent when it did. */
   readonly plainBecause?: string;
+  readonly rehearsal?: Rehearsal;
 }

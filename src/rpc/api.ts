@@ -8,7 +8,7 @@ import type { ExportCheckpointRequest, ExportEvent, ImportEvent, ImportMessage }
 import type {
   CheckRepositoryEvent, CheckRepositoryRequest, PinCheckpointRequest, PinCheckpointResponse, PruneRepositoryEvent, PruneRepositoryRequest, RepositoryStatsRequest, RepositoryStatsResponse,
 } from './api-repository.ts';
-import type { CheckpointResult, PreDump } from './api-checkpoint.ts';
+import type { CheckpointResult, PreDump, RehearsalMode } from './api-checkpoint.ts';
 import type { Role } from './roles.ts';
 import type { ProbeStoreRequest, ProbeStoreResponse } from './store-report.ts';
 
@@ -35,6 +35,8 @@ export interface CheckpointRequest {
   readonly memoryPath?: MemoryPath;
   /** Absent: as configured on the node. */
   readonly preDump?: PreDump;
+  /** Absent: as configured on the node. */
+  readonly rehearsal?: RehearsalMode;
   readonly freezeBudgetMs?: number;
   readonly deadlineMs?: number;
   readonly newLineage: boolean;

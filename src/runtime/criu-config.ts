@@ -12,6 +12,8 @@ export interface CriuConfigOptions {
   readonly ghostLimitBytes: number;
   /** Run at each stage with the stage's name in CRTOOLS_SCRIPT_ACTION; absolute path. */
   readonly actionScript?: string | undefined;
+  /** Leave pages that may come later to whoever listens in the working directory; for restores by crun, which has no flag for it. */
+  readonly lazyPages?: boolean | undefined;
   /** Restore connected TCP sockets as closed ones; for restores only. */
   readonly tcpClose?: boolean | undefined;
   /** Leave connections that were not accepted yet out of the images: their peers see a reset. */
@@ -39,6 +41,7 @@ export function criuConfig(options: CriuConfigOptions): string {
     `ghost-limit ${Math.max(1, Math.ceil(options.ghostLimitBytes / MiB))}M`,
     'link-remap',
     ...(options.actionScript === undefined ? [] : [`action-script ${quoted(options.actionScript)}`]),
+    ...(options.lazyPages === true ? ['lazy-pages'] : []),
     ...(options.tcpClose === true ? ['tcp-close'] : []),
     ...(options.tcpSkipInFlight === true ? ['skip-in-flight'] : []),
     ...(options.libdir === undefined ? [] : [`libdir ${quoted(options.libdir)}`]),

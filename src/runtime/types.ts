@@ -72,6 +72,8 @@ export interface Finding {
 export interface MemoryEstimate {
   /** Private and shared resident bytes of all processes: about what a dump will hold. */
   readonly bytes: number;
+  /** Of these, what is shared or in files in memory: a restore has it in place before anything runs. */
+  readonly shared: number;
   readonly processes: number;
 }
 
@@ -89,6 +91,8 @@ export interface Verdict {
   readonly findings: readonly Finding[];
   readonly memory: MemoryEstimate;
   readonly volumes: readonly Volume[];
+  /** What the container is made of, sorted: another list calls for another rehearsal. */
+  readonly shape: readonly string[];
 }
 
 /** Options of one checkpoint; names follow podman. */

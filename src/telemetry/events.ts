@@ -25,6 +25,8 @@ export const events = {
   'checkpoint.plaintext': { level: 'warn', meaning: 'A checkpoint is written without encryption, because repository.plaintextFor names its container; with the setting, the namespace, who asked and why. An audit event.' },
   'predump.failed': { level: 'warn', meaning: 'Memory could not be read before the freeze; the container went on, and the dump holds all of it. With the error.' },
   'checkpoint.frozen': { level: 'info', meaning: 'The container stands still from now on.' },
+  'checkpoint.rehearsed': { level: 'info', meaning: 'A checkpoint was rebuilt in a scratch place, up to the point where its tasks would run; with how long that took.' },
+  'checkpoint.unrehearsed': { level: 'error', meaning: 'A checkpoint could not be rebuilt in a scratch place: its container is not stopped for it. With the error.' },
   'checkpoint.thawed': { level: 'info', meaning: 'The container runs again; with how long it was frozen.' },
   'checkpoint.committed': { level: 'info', meaning: 'The manifest is durable: the checkpoint is visible; with its bytes.' },
   'checkpoint.finished': { level: 'info', meaning: 'A checkpoint is complete; with its phases.' },

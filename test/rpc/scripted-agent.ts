@@ -14,7 +14,7 @@ export const progress = (more: Partial<Progress> = {}): Progress => ({
 
 export const checkpointRequest: CheckpointRequest = {
   container: 'web', runtime: 'runc', operationId: 'op-7', reason: 'test', leaveRunning: true, tcpEstablished: true, fileLocks: false, extUnixSk: false, shellJob: false,
-  memoryPath: 'page-server', preDump: 'auto', freezeBudgetMs: 5000, deadlineMs: 60_000, newLineage: false, keep: false,
+  memoryPath: 'page-server', preDump: 'auto', rehearsal: 'always', freezeBudgetMs: 5000, deadlineMs: 60_000, newLineage: false, keep: false,
 };
 
 export const checkpointResult: CheckpointResult = {
@@ -23,7 +23,7 @@ export const checkpointResult: CheckpointResult = {
   bytes: { raw: 2 * 1024 ** 3, zero: 1024 ** 3, reused: 1024 ** 2, stored: 300 * 1024 ** 2 }, ratio: 6.8, bytesPerSecond: 1024 ** 3, memoryPath: 'page-server',
   findings: [{ severity: 'warning', kind: 'space', message: 'the repository is nearly full', hint: 'free some space', pid: 7 }],
   notIncluded: ['the bind mount /data of the host'], leftRunning: true, cipher: 'xchacha20-poly1305',
-  preDumpRounds: [{ pages: 524_288, ms: 1800.5, frozenMs: 210 }], plainBecause: 'round 2 failed',
+  preDumpRounds: [{ pages: 524_288, ms: 1800.5, frozenMs: 210 }], plainBecause: 'round 2 failed', rehearsal: { done: false, ms: 0, reason: 'not asked for' },
 };
 
 export const restoreResult: RestoreResult = {

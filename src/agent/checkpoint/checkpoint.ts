@@ -7,6 +7,7 @@
  *   pre-dump    where the kernel tracks written pages: memory is read and stored while the container runs
  *   freeze      every task stands still
  *   dump        criu writes memory and state; what changed in the files since is read again
+ *   rehearse    the images are rebuilt in a scratch place, up to the point where the tasks would run; of a stop while they are sealed
  *   thaw        the container goes on (not when it shall stop)
  *   seal        images become sealed chunks in packs
  *   commit      all packs durable, then the manifest: the checkpoint exists. A container that shall stop dies now
@@ -24,15 +25,19 @@ import { secretsOf } from '../secrets.ts';
 import { expireAfterCheckpoint } from '../retention/apply.ts';
 import { describe } from './describe.ts';
 import type { PreDumpMode, PreDumped } from './pre-dump.ts';
+import type { Rehearsal } from './rehearse.ts';
+import type { RehearsalMode } from './rehearsal-plan.ts';
 import { prepareCheckpoint, type PreparedCheckpoint } from './prepare.ts';
 
-export const CHECKPOINT_STEPS = ['examine', 'prepare', 'read-ahead', 'pre-dump', 'freeze', 'dump', 'thaw', 'seal', 'commit', 'finish'] as const;
+export const CHECKPOINT_STEPS = ['examine', 'prepare', 'read-ahead', 'pre-dump', 'freeze', 'dump', 'rehearse', 'thaw', 'seal', 'commit', 'finish'] as const;
 
 export interface CheckpointRequest {
   readonly flags: CheckpointFlags;
   readonly memoryPath: 'auto' | 'directory' | 'page-server';
   /** Undefined: as configured. */
   readonly preDump: PreDumpMode | undefined;
+  /** Undefined: as configured. */
+  readonly rehearsal: RehearsalMode | undefined;
   /** Undefined: the configured one. */
   readonly freezeBudgetMs: number | undefined;
   /** Who asked and why, for the provenance. */
@@ -52,6 +57,7 @@ export interface CheckpointOutcome {
   readonly totalMs: number;
   readonly memoryPath: 'directory' | 'page-server';
   readonly preDumped: PreDumped;
+  readonly rehearsal: Rehearsal;
   readonly stats: DumpStats | undefined;
   readonly findings: readonly Finding[];
   readonly notSaved: readonly string[];
@@ -67,17 +73,19 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   await operation.step('freeze', (signal) => prepared.freeze(signal));
   agent.log.event('checkpoint.frozen', { operation_id: operation.id, container_id: container.id });
   await operation.step('dump', (signal) => prepared.dump(signal));
+  await operation.step('rehearse', (signal) => prepared.rehearse(signal));
   if (request.flags.leaveRunning) await operation.step('thaw', async () => prepared.thaw());
   await operation.step('seal', (signal) => prepared.seal(signal));
   const summary = await operation.step('commit', (signal) => commit(agent, prepared, operation, signal));
   await operation.step('finish', () => prepared.finish());
+  rememberRehearsal(agent, prepared);
   rememberLineage(agent, container, { lineage: summary.lineage, last: summary.id });
   await rememberTrees(agent, container, prepared, summary.id);
   agent.quota.wrote(summary.bytes.stored);
   expireAfterCheckpoint(agent, summary.lineage);
   return {
     summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
-    memoryPath: prepared.memoryPath, preDumped: prepared.preDumped, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,
+    memoryPath: prepared.memoryPath, preDumped: prepared.preDumped, rehearsal: prepared.rehearsal, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,
   };
 }
 
@@ -92,6 +100,16 @@ async function examineOrRefuse(agent: AgentContext, container: Container, flags:
     });
   }
   return verdict;
+}
+
+/** That it cannot be noted down only makes the next stop be rehearsed again. */
+function rememberRehearsal(agent: AgentContext, { rehearsal, rehearsalShape, writer, container }: PreparedCheckpoint): void {
+  if (!rehearsal.done) return;
+  try {
+    agent.rehearsals.remember(writer.lineage, rehearsalShape, rehearsal.ms);
+  } catch (error) {
+    agent.log.event('lineage.unwritten', { container_id: container.id, err: error });
+  }
 }
 
 /** For a checkpoint that is made: that something cannot be noted down (a full disk) only makes the next one read more. */

@@ -17,6 +17,7 @@ export function describe(agent: AgentContext, prepared: CheckpointInProgress, op
     mode: prepared.stop ? 'stop' : 'leave-running',
     memoryPath: prepared.memoryPath,
     ...(prepared.preDumped.plain === undefined ? { preDump: prepared.preDumped.rounds } : {}),
+    rehearsal: prepared.rehearsal,
     frozenAtMs: prepared.frozenAtMs,
     frozenMs: prepared.frozenMs,
     phases: operation.phases,

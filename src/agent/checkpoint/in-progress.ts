@@ -1,7 +1,7 @@
 /** A checkpoint between prepare and finish: one method for each step. Disposing of it undoes what was not committed. */
 import { invariant } from '../../core/assert.ts';
 import { longTimer, type LongTimer } from '../../core/clock.ts';
-import { StasisError } from '../../core/errors.ts';
+import { StasisError, asStasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import { budgetExceeded } from '../../host/guard.ts';
 import { processRuns } from '../../host/proc.ts';
@@ -20,6 +20,7 @@ import type { Reservation } from '../retention/quota.ts';
 import type { MemoryPath } from './memory-path.ts';
 import { mayHaveLinkRemaps } from './link-remaps.ts';
 import { parentOf, preDump, type PreDumped } from './pre-dump.ts';
+import type { Rehearsal, RehearsalOfCheckpoint } from './rehearse.ts';
 import { sharedWritableFiles } from './shared-mappings.ts';
 
 export interface SavedTree {
@@ -47,6 +48,7 @@ export interface InProgressParts {
   /** Why there are no rounds before the freeze; undefined: there are. */
   readonly plain: string | undefined;
   readonly trees: readonly SavedTree[];
+  readonly rehearsing: RehearsalOfCheckpoint;
   readonly frozen: FrozenContainer;
   readonly criuConfig: string;
   readonly guardDirectory: string;
@@ -55,6 +57,8 @@ export interface InProgressParts {
   readonly mark: (state: 'written' | 'committed') => void;
 }
 
+/** Of what is left of the freeze budget. */
+const REHEARSAL_SHARE = 0.5;
 /** The agent ends what is going on so long before the end of the budget. */
 const EARLY_MS = 1000;
 const EARLY_SHARE = 0.1;
@@ -72,6 +76,8 @@ export class CheckpointInProgress implements AsyncDisposable {
   #frozenAtMs = 0;
   #distrusted: readonly Buffer[] = [];
   #preDumped: PreDumped;
+  #rehearsal: Promise<Rehearsal> | undefined;
+  #rehearsed: Rehearsal | undefined;
   #images: CriuImageSummary | undefined;
   #stats: DumpStats | undefined;
   readonly #treeCounts = new Map<string, SavedTreeCounts>();
@@ -89,6 +95,13 @@ export class CheckpointInProgress implements AsyncDisposable {
   get stop(): boolean { return this.#parts.stop; }
   get memoryPath(): 'directory' | 'page-server' { return this.#parts.memory.name; }
   get preDumped(): PreDumped { return this.#preDumped; }
+  get rehearsalShape(): string { return this.#parts.rehearsing.shape; }
+
+  get rehearsal(): Rehearsal {
+    invariant(this.#rehearsed !== undefined, 'the rehearsal is over after seal');
+    return this.#rehearsed;
+  }
+
   get stats(): DumpStats | undefined { return this.#stats; }
   get frozenMs(): number { return this.#parts.frozen.frozenMs; }
   get frozenAtMs(): number { return this.#frozenAtMs; }
@@ -180,6 +193,18 @@ export class CheckpointInProgress implements AsyncDisposable {
     for (const tree of this.trees) await tree.saver.delta({ signal, distrust: tree.destination === '/' ? distrust : [] });
   }
 
+  /**
+   * Of a container that is left running it is over when this resolves; of a stop it goes on beside the sealing, which ends
+   * with it, since the container stands still until the commit anyway. What cannot be rebuilt is not stopped.
+   */
+  async rehearse(signal: AbortSignal): Promise<void> {
+    const { rehearsing, operation, budgetMs, frozen } = this.#parts;
+    const rehearsal = rehearsing.begin({ signal, timeoutMs: Math.max(1, (budgetMs - frozen.frozenMs) * REHEARSAL_SHARE) });
+    this.#rehearsal = rehearsal;
+    if (!this.stop) this.#rehearsed = await rehearsal;
+    else rehearsal.catch((error: unknown) => operation.cancel(this.#explain(asStasisError(error, 'the rehearsal'))));
+  }
+
   thaw(): void {
     this.#budget?.clear();
     this.#parts.frozen.thaw();
@@ -191,6 +216,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     const received = await memory.received();
     this.#images = await saveImages(writer, IMAGES_PREFIX, directories.images, { signal, onBytes, layers, ...(received === undefined ? {} : { received }) });
     for (const tree of this.trees) this.#treeCounts.set(tree.prefix, await tree.saver.finish({ signal }));
+    this.#rehearsed = await this.#rehearsal;
   }
 
   async writeManifest(description: Description, signal: AbortSignal): Promise<CheckpointSummary> {
@@ -226,7 +252,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     this.#stats = await readDumpStats(work).catch(() => undefined);
     if (!this.request.keep) removeTree(work);
     // Side by side, since each waits for the end of a process or thread; the stack then finds little left to do.
-    const ending: AsyncDisposable[] = [this.#parts.frozen, this.#parts.memory, ...this.trees.map((tree) => tree.saver)];
+    const ending: AsyncDisposable[] = [this.#parts.frozen, this.#parts.rehearsing, this.#parts.memory, ...this.trees.map((tree) => tree.saver)];
     await Promise.all(ending.map((resource) => resource[Symbol.asyncDispose]()));
     await this.#parts.undo.disposeAsync();
   }

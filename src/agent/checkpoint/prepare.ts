@@ -19,6 +19,8 @@ import { mayHaveLinkRemaps, removeLinkRemaps } from './link-remaps.ts';
 import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
 import { whyPlain } from './pre-dump.ts';
 import { plaintextSelector } from '../plaintext.ts';
+import { planRehearsal } from './rehearsal-plan.ts';
+import { RehearsalOfCheckpoint } from './rehearse.ts';
 import { CheckpointInProgress, IMAGES_PREFIX, type SavedTree } from './in-progress.ts';
 
 export type PreparedCheckpoint = CheckpointInProgress;
@@ -70,6 +72,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   writeFileSync(criu, criuConfig({
     timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
   }), { mode: 0o600 });
+  const plain = whyPlain(agent, container, verdict, { mode: request.preDump ?? settings.preDump, remainingMs: operation.remainingMs });
   const trees = await savedTrees(agent, container, verdict, writer, request);
   for (const tree of trees) undo.use(tree.saver);
   // Also of a container that was stopped. A root file system that is not saved is used by a restore as it is, and needs them.
@@ -77,11 +80,17 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   undo.defer(async () => {
     if (mayHaveLinkRemaps(directories.images)) await removeLinkRemaps(trees.map(({ root }) => root), preparedMs);
   });
+  const memoryOfRehearsal = join(staging.directory, 'rehearsal');
+  const plan = planRehearsal(agent, { container, verdict, request, lineage: writer.lineage, stop, budgetMs, memoryPath: path, rounds: plain === undefined });
+  const rehearsing = undo.use(new RehearsalOfCheckpoint({
+    agent, container, flags: request.flags, operation: operation.id, plan, directories: { images: directories.images, work: directories.work, memory: memoryOfRehearsal },
+  }));
+  await rehearsing.prepare(signal);
   // On top of the stack: whatever else is to be undone, the container goes on first.
   const frozen = undo.use(await arming);
   return new CheckpointInProgress({
     agent, operation, container, reservation, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, layers, trees, frozen, criuConfig: criu, guardDirectory,
-    plain: whyPlain(agent, container, verdict, { mode: request.preDump ?? settings.preDump, remainingMs: operation.remainingMs }), undo: undo.move(), mark: (state) => { manifest = state; },
+    plain, rehearsing, undo: undo.move(), mark: (state) => { manifest = state; },
   });
 }
 

@@ -30,16 +30,16 @@ async function containerInfo(agent: AgentContext, container: Container, signal: 
 
 /** A container that ends while it is looked at, or has ended, is a verdict too, not a failure of the list. */
 async function verdictOf(agent: AgentContext, container: Container, signal: AbortSignal): Promise<Verdict> {
-  const nothing = { bytes: 0, processes: 0 };
+  const nothing = { bytes: 0, shared: 0, processes: 0 };
   if (container.status !== 'running' && container.status !== 'paused') {
     const message = `the container is ${container.status}`;
-    return { checkpointable: false, memory: nothing, volumes: [], findings: [{ severity: 'fatal', kind: 'not-running', message, hint: 'only a running or paused container has something to save' }] };
+    return { checkpointable: false, memory: nothing, volumes: [], shape: [], findings: [{ severity: 'fatal', kind: 'not-running', message, hint: 'only a running or paused container has something to save' }] };
   }
   try {
     agent.fills.requireFilled(container);
     return await examine(container, agent.toolchain, askedFor, { signal, ghostLimitBytes: agent.settings.ghostLimitBytes });
   } catch (error) {
     const { message, hint } = asStasisError(error, 'it could not be examined');
-    return { checkpointable: false, memory: nothing, volumes: [], findings: [{ severity: 'fatal', kind: agent.fills.of(container) === undefined ? 'unreadable' : 'filling', message, hint: hint ?? 'look again' }] };
+    return { checkpointable: false, memory: nothing, volumes: [], shape: [], findings: [{ severity: 'fatal', kind: agent.fills.of(container) === undefined ? 'unreadable' : 'filling', message, hint: hint ?? 'look again' }] };
   }
 }

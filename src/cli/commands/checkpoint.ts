@@ -3,7 +3,7 @@ import { Option } from 'commander';
 import type { Command } from 'commander';
 import { newOperationId } from '../../core/ids.ts';
 import { formatBytes, formatDuration, parseDuration } from '../../core/units.ts';
-import type { CheckpointResult, MemoryPath, PreDump } from '../../rpc/api.ts';
+import type { CheckpointResult, MemoryPath, PreDump, RehearsalMode } from '../../rpc/api.ts';
 import { agentOptions, withAgent } from '../agent.ts';
 import type { AgentOptions } from '../agent.ts';
 import { exitHelp } from '../exit.ts';
@@ -20,6 +20,7 @@ interface Options extends AgentOptions {
   readonly shellJob?: boolean;
   readonly memoryPath?: MemoryPath;
   readonly preDump?: PreDump;
+  readonly rehearsal?: RehearsalMode;
   readonly freezeBudget?: string;
   readonly deadline?: string;
   readonly runtime?: string;
@@ -40,6 +41,7 @@ export function checkpointCommand(program: Command, io: Io): void {
     .option('--shell-job', 'accept a container that hangs on a terminal')
     .addOption(new Option('--memory-path <way>', 'how memory comes out of CRIU').choices(['auto', 'directory', 'page-server']))
     .addOption(new Option('--pre-dump <when>', 'read memory in rounds before the freeze, where the kernel tracks written pages').choices(['auto', 'never']))
+    .addOption(new Option('--rehearsal <when>', 'rebuild the checkpoint in a scratch place before the container is stopped for it').choices(['auto', 'always', 'never']))
     .option('--freeze-budget <duration>', 'how long the container may be frozen, such as 10s')
     .option('--deadline <duration>', 'how long all of it may take, such as 5m')
     .addOption(new Option('--runtime <name>', 'which runtime, when both have a container of that id').choices(['runc', 'crun']))
@@ -48,7 +50,7 @@ export function checkpointCommand(program: Command, io: Io): void {
     .option('--print-stats', 'show how long each phase took and what became of the bytes')
     .option('--operation-id <id>', 'name the operation: asking again with the same id joins it')
     .option('--reason <text>', 'why; it is written into the checkpoint', '');
-  agentOptions(command).addHelpText('after', exitHelp([10, 12, 13, 15, 16, 17, 18, 19, 20, 130]));
+  agentOptions(command).addHelpText('after', exitHelp([10, 12, 13, 15, 16, 17, 18, 19, 20, 21, 130]));
   command.action((container: string, options: Options) => withAgent(options, async (agent) => {
     const operationId = options.operationId ?? newOperationId();
     const request = {
@@ -58,6 +60,7 @@ export function checkpointCommand(program: Command, io: Io): void {
       ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
       ...(options.memoryPath === undefined ? {} : { memoryPath: options.memoryPath }),
       ...(options.preDump === undefined ? {} : { preDump: options.preDump }),
+      ...(options.rehearsal === undefined ? {} : { rehearsal: options.rehearsal }),
       ...(options.freezeBudget === undefined ? {} : { freezeBudgetMs: parseDuration(options.freezeBudget) }),
       ...(options.deadline === undefined ? {} : { deadlineMs: parseDuration(options.deadline) }),
     };
@@ -91,6 +94,7 @@ function bytesRows(result: CheckpointResult): readonly (readonly [string, string
     ['rate', `${formatBytes(result.bytesPerSecond)}/s`],
     ['memory path', result.memoryPath],
     ...result.preDumpRounds.map(({ pages, ms, frozenMs }, index) => [`pre-dump ${index + 1}`, `${pages} pages in ${formatDuration(ms)}, frozen ${formatDuration(frozenMs)}`] as const),
+    ...(result.rehearsal === undefined ? [] : [['rehearsal', result.rehearsal.done ? formatDuration(result.rehearsal.ms) : `none: ${result.rehearsal.reason ?? ''}`] as const]),
     ...(result.plainBecause === undefined ? [] : [['no pre-dump', result.plainBecause] as const]),
   ];
 }

@@ -35,6 +35,8 @@ export interface OperationRequest {
   readonly gateDirectory?: string | undefined;
   /** More of the environment. */
   readonly env?: Readonly<Record<string, string>>;
+  /** Where the number of the session is written instead. */
+  readonly sessionDirectory?: string | undefined;
   /** Ends what the session's processes have made outside it. */
   readonly sweep?: () => Promise<void>;
 }
@@ -45,7 +47,7 @@ export interface OperationRequest {
  * At an abort or the deadline all of it is killed at once: whoever holds its output keeps run() waiting.
  */
 export async function runOperation(file: string, args: readonly string[], request: OperationRequest, options: DriverOptions): ReturnType<typeof run> {
-  const sessionFile = join(request.guardDirectory ?? request.workDir, 'session');
+  const sessionFile = join(request.sessionDirectory ?? request.guardDirectory ?? request.workDir, 'session');
   const env = {
     STASIS_OPERATION: request.operationId,
     CRIU_CONFIG_FILE: request.criuConfig,

@@ -18,6 +18,8 @@ import { openToMappedRoot } from './mapped-root.ts';
 export interface RestoreOptions extends DriverOptions {
   /** Path of deploy/libexec/stasis-restore; looked for above this module unless told. */
   readonly launcher?: string | undefined;
+  /** A program and arguments that run the launcher, and where the number of its session is written. */
+  readonly within?: { readonly command: readonly [string, ...string[]]; readonly sessionDirectory: string };
 }
 
 export interface RestoredProcess {
@@ -44,7 +46,8 @@ export function stdioFor(descriptors: readonly string[], files: { readonly stdou
   };
 }
 
-function readDescriptors(imageDir: string): string[] {
+/** Throws RESTORE_INCOMPATIBLE. */
+export function readDescriptors(imageDir: string): string[] {
   const path = join(imageDir, 'descriptors.json');
   try {
     const value: unknown = JSON.parse(readFileSync(path, 'utf8'));
@@ -114,7 +117,8 @@ async function launchIn(placement: Placement, request: RestoreRequest, { stdin, 
   const { at, id, workDir, pidFile } = request;
   const args = [pidFile, stdin, stdout, stderr, ...placement.before, at.binary, ...restoreArgs(request, options.version)];
   const owner = { runtime: at.runtime, id, bundle: request.bundle };
-  const result = await runOperation(options.launcher, args, { ...request, env: placement.env, sweep: () => sweepCgroups(owner) }, options);
+  const [program, ...before] = [...(options.within?.command ?? []), options.launcher] as [string, ...string[]];
+  const result = await runOperation(program, [...before, ...args], { ...request, env: placement.env, sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner) }, options);
   const criuLog = join(workDir, 'restore.log');
   const failure = (): StasisError => placement.failure() ?? explainFailure({
     what: `container ${id} could not be restored`, phase: 'restore', criuLog, runtimeLog: runtimeLog(workDir), stderr: result.stderr, status: result.status,

@@ -17,6 +17,7 @@ import { checkHeadroom, estimateMemory } from './memory.ts';
 import { checkBindMounts, checkFileSystems, checkInnerOverlays, checkSources, findVolumes } from './mount-checks.ts';
 import { checkExamined, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkStoppedThreads, checkStuck, checkSwap, checkTraced } from './process-checks.ts';
 import { checkDeletedPrograms, checkPrograms } from './program-checks.ts';
+import { shapeOfScene } from './shape.ts';
 import { checkSockets } from './socket-checks.ts';
 import { checkCapabilities, checkDeadLeaders, checkNamespacesForChildren, checkPendingTraps } from './task-checks.ts';
 import { checkControllingTerminals } from './terminal-checks.ts';
@@ -50,14 +51,14 @@ function unique(findings: readonly Finding[]): Finding[] {
   });
 }
 
-function verdict(findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes'>): Verdict {
+function verdict(findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes' | 'shape'>): Verdict {
   const ordered = [...findings.filter(({ severity }) => severity === 'fatal'), ...findings.filter(({ severity }) => severity !== 'fatal')];
   return { checkpointable: !findings.some(({ severity }) => severity === 'fatal'), findings: ordered, ...more };
 }
 
 /** Some milliseconds for a small container, about one more for each process; bounded for very many processes. */
 export async function examine(container: Container, toolchain: Toolchain, flags: CheckpointFlags, options: ExamineOptions): Promise<Verdict> {
-  const nothing = { memory: { bytes: 0, processes: 0 }, volumes: [] };
+  const nothing = { memory: { bytes: 0, shared: 0, processes: 0 }, volumes: [], shape: [] };
   const base = { container, toolchain, flags, mounts: [], own: {}, ghostLimitBytes: options.ghostLimitBytes ?? DEFAULT_GHOST_LIMIT };
   const status = checkStatus({ ...base, tree: { processes: [], strangers: [], unexamined: 0 } });
   if (container.pid === 0 || container.status === 'created') return verdict(status, nothing);
@@ -66,5 +67,5 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
     return verdict([fatal('status', 'the container has ended', 'only a running container can be checkpointed')], nothing);
   }
   const findings = [...checks.flatMap((check) => check(scene)), ...await checkWaiting(scene)];
-  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts) });
+  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts), shape: shapeOfScene(scene) });
 }

@@ -31,7 +31,8 @@ export function estimateMemory({ tree, container, mounts }: Scene): MemoryEstima
     }
   }
   const mapped = [...segments.values()].reduce((sum, length) => sum + length, 0);
-  return { bytes: anonymous + Math.min(shared, mapped) + memoryFiles(tree) + memoryMounts(container, mounts), processes: tree.processes.length + tree.unexamined };
+  const eager = Math.min(shared, mapped) + memoryFiles(tree) + memoryMounts(container, mounts);
+  return { bytes: anonymous + eager, shared: eager, processes: tree.processes.length + tree.unexamined };
 }
 
 /** Contents of memfds that are open but not mapped. */

@@ -1,0 +1,59 @@
+/** Before the freeze: is this checkpoint rehearsed, and if not, why? */
+import { freemem } from 'node:os';
+import { StasisError } from '../../core/errors.ts';
+import { MiB, formatBytes, formatDuration } from '../../core/units.ts';
+import { whyNoScratch } from '../../runtime/index.ts';
+import type { Container, Verdict } from '../../runtime/types.ts';
+import type { AgentContext } from '../context.ts';
+import type { LineageId } from '../../core/ids.ts';
+import { shapeOf } from '../rehearsals.ts';
+import type { CheckpointRequest } from './checkpoint.ts';
+
+export type RehearsalMode = 'auto' | 'always' | 'never';
+
+export interface RehearsalPlan {
+  /** Why there is none; undefined: there is. */
+  readonly skipped: string | undefined;
+  /** A rehearsal that turns out to be impossible fails the checkpoint. */
+  readonly required: boolean;
+  readonly shape: string;
+}
+
+export interface PlanRequest {
+  readonly container: Container;
+  readonly verdict: Verdict;
+  readonly request: CheckpointRequest;
+  readonly lineage: LineageId;
+  readonly stop: boolean;
+  readonly budgetMs: number;
+  readonly memoryPath: 'directory' | 'page-server';
+  /** Memory is read in rounds before the freeze. */
+  readonly rounds: boolean;
+}
+
+/** Left to the node when pages that cannot be left out are there twice for a moment. */
+const MEMORY_MARGIN_BYTES = 256 * MiB;
+
+/** Throws REHEARSAL_FAILED when one was asked for and is not possible: nothing was frozen. */
+export function planRehearsal(agent: AgentContext, plan: PlanRequest): RehearsalPlan {
+  const mode = plan.request.rehearsal ?? agent.settings.rehearsal;
+  const shape = shapeOf(plan.container, plan.verdict, plan.request.flags, agent.toolchain);
+  const skip = (reason: string): RehearsalPlan => ({ skipped: reason, required: false, shape });
+  if (mode === 'never') return skip('not asked for');
+  if (mode === 'auto' && !plan.stop) return skip('the container is left running');
+  if (mode === 'auto' && agent.rehearsals.knows(plan.lineage, shape)) return skip('nothing that matters has changed since the last one');
+  const impossible = whyImpossible(agent, plan);
+  if (impossible === undefined) return { skipped: undefined, required: mode === 'always', shape };
+  if (mode === 'auto') return skip(impossible);
+  throw new StasisError('REHEARSAL_FAILED', `the checkpoint of container ${plan.container.id} cannot be rehearsed: ${impossible}`, { hint: 'nothing was touched; let the rehearsal be auto or never' });
+}
+
+function whyImpossible(agent: AgentContext, { container, verdict, budgetMs, memoryPath, rounds }: PlanRequest): string | undefined {
+  const { expectedMs } = agent.rehearsals;
+  if (budgetMs < expectedMs) return `it may need ${formatDuration(expectedMs)}, and the freeze budget is ${formatDuration(budgetMs)}`;
+  if (memoryPath === 'page-server') return 'memory that cannot be left out is not kept when it comes over the page server';
+  if (rounds) return 'memory that cannot be left out is not kept when it is read in rounds before the freeze';
+  const free = freemem();
+  if (free < verdict.memory.shared + MEMORY_MARGIN_BYTES) return `shared memory would be there twice, and the node has ${formatBytes(free)} left`;
+  return whyNoScratch(container.spec);
+}

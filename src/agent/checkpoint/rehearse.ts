@@ -1,0 +1,152 @@
+/**
+ * The rehearsal of a stop: before the container dies for its checkpoint, the images just written are rebuilt in a scratch
+ * place beside it, up to the point where the tasks would run, and thrown away. What cannot be rebuilt is not stopped.
+ */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { StasisError, asStasisError } from '../../core/errors.ts';
+import type { OperationId } from '../../core/ids.ts';
+import { RestoreGate } from '../../host/restore-gate.ts';
+import { NoScratch, criuConfig, makePlace, networkKind, pidInPlace, readNetwork, rebuild, removePlace, scratchId, type ScratchPlace } from '../../runtime/index.ts';
+import type { Container } from '../../runtime/types.ts';
+import type { AgentContext } from '../context.ts';
+import type { CheckpointRequest } from './checkpoint.ts';
+import type { RehearsalPlan } from './rehearsal-plan.ts';
+
+export type Rehearsal = { readonly done: true; readonly ms: number } | { readonly done: false; readonly reason: string };
+
+export interface RehearsalParts {
+  readonly agent: AgentContext;
+  readonly container: Container;
+  readonly flags: CheckpointRequest['flags'];
+  readonly operation: OperationId;
+  /** Images of the dump; CRIU's working directory of the operation; a directory in memory. */
+  readonly directories: { readonly images: string; readonly work: string; readonly memory: string };
+  readonly plan: RehearsalPlan;
+}
+
+type Interfaces = Awaited<ReturnType<typeof readNetwork>>;
+
+/** Each rehearsal has a directory below this one, by its operation. */
+export function rehearsalsDirectory(agent: AgentContext): string {
+  return join(agent.settings.runDirectory, 'rehearsals');
+}
+
+export class RehearsalOfCheckpoint implements AsyncDisposable {
+  readonly #parts: RehearsalParts;
+  readonly #directory: string;
+  readonly #ended = new AbortController();
+  #interfaces: Interfaces = [];
+  #begun: Promise<Rehearsal> | undefined;
+  #rebuilding: Promise<void> | undefined;
+  #removed: Promise<void> | undefined;
+
+  constructor(parts: RehearsalParts) {
+    this.#parts = parts;
+    this.#directory = join(rehearsalsDirectory(parts.agent), parts.operation);
+  }
+
+  get wanted(): boolean {
+    return this.#parts.plan.skipped === undefined;
+  }
+
+  get shape(): string {
+    return this.#parts.plan.shape;
+  }
+
+  /** Before the freeze: what takes time and does not change. */
+  async prepare(signal: AbortSignal): Promise<void> {
+    if (this.wanted && networkKind(this.#parts.container.spec) !== 'own') this.#interfaces = await readNetwork(this.#parts.container.pid, { signal });
+  }
+
+  /**
+   * With every task of the container standing still and its images complete. Throws REHEARSAL_FAILED with the cause, or the
+   * signal's reason. Nothing of it runs any more when this has settled, or soon after.
+   */
+  begin(options: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+    this.#begun ??= this.#run(options);
+    return this.#begun;
+  }
+
+  async #run({ signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+    const { agent, container, plan: { skipped, required }, operation } = this.#parts;
+    if (skipped !== undefined) return { done: false, reason: skipped };
+    const started = agent.clock.monotonic();
+    try {
+      await this.#rebuild(AbortSignal.any([signal, this.#ended.signal]), timeoutMs);
+      const ms = agent.clock.monotonic() - started;
+      agent.log.event('checkpoint.rehearsed', { operation_id: operation, container_id: container.id, ms });
+      return { done: true, ms };
+    } catch (error) {
+      if (error instanceof NoScratch && !required) return { done: false, reason: error.message };
+      signal.throwIfAborted();
+      const failure = rehearsalFailed(container, scratchId(this.#directory), error);
+      agent.log.event('checkpoint.unrehearsed', { operation_id: operation, container_id: container.id, err: failure });
+      throw failure;
+    } finally {
+      void this.#remove().catch(() => undefined);
+    }
+  }
+
+  async #rebuild(signal: AbortSignal, timeoutMs: number): Promise<void> {
+    const { agent, container, flags, directories, operation } = this.#parts;
+    const place = makePlace({ container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces });
+    const workDir = join(directories.work, 'rehearsal');
+    mkdirSync(workDir, { mode: 0o700 });
+    const config = join(workDir, 'criu.conf');
+    writeFileSync(config, criuConfig({
+      timeoutSeconds: timeoutMs / 1000, ghostLimitBytes: agent.settings.ghostLimitBytes, actionScript: agent.settings.scripts.restoreHook, lazyPages: container.at.runtime === 'crun',
+    }), { mode: 0o600 });
+    using gate = RestoreGate.open(join(place.directory, 'gate'));
+    const ended = new AbortController();
+    this.#rebuilding = rebuild({
+      place, at: container.at, imageDir: directories.images, workDir, flags: { ...flags, tcpClose: false }, criuConfig: config, operationId: operation,
+      gateDirectory: gate.directory, cgroupNamespace: container.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false, scripts: agent.settings.scripts,
+    }, agent.toolchain, { signal: AbortSignal.any([signal, ended.signal]), timeoutMs });
+    try {
+      await Promise.race([this.#rebuilding, this.#examine(place, gate, AbortSignal.any([signal, ended.signal]))]);
+    } finally {
+      // The end of its first process is the end of all of it.
+      ended.abort(new StasisError('CANCELLED', 'the rehearsal is over'));
+      this.#rebuilding.catch(() => undefined);
+    }
+  }
+
+  /** Resolves when the tasks stand where they would run. They are never let go. */
+  async #examine(place: ScratchPlace, gate: RestoreGate, signal: AbortSignal): Promise<void> {
+    const { failpoints } = this.#parts.agent;
+    await gate.reached('post-restore', { signal });
+    gate.allow('post-restore');
+    const inner = await gate.reached('pre-resume', { signal });
+    await failpoints.hit('checkpoint.rehearse.rebuilt', { signal });
+    const pid = pidInPlace(place, inner);
+    if (pid === undefined) throw new StasisError('RESTORE_FAILED', `the rebuilt tasks of container ${this.#parts.container.id} ended before they could be looked at`, { hint: 'was one killed, for want of memory or by somebody? try again' });
+  }
+
+  #remove(): Promise<void> {
+    this.#removed ??= (this.#rebuilding ?? Promise.resolve()).catch(() => undefined).then(() => removePlace(this.#directory));
+    return this.#removed;
+  }
+
+  async [Symbol.asyncDispose](): Promise<void> {
+    this.#ended.abort(new StasisError('CANCELLED', 'the checkpoint is over'));
+    if (this.#begun === undefined) return;
+    await this.#begun.catch(() => undefined);
+    await this.#remove();
+  }
+}
+
+function rehearsalFailed(container: Container, id: string, error: unknown): StasisError {
+  if (error instanceof NoScratch) {
+    return new StasisError('REHEARSAL_FAILED', `container ${container.id} goes on: its stop cannot be rehearsed here: ${error.message}`, { cause: error, hint: 'let the rehearsal be auto or never' });
+  }
+  const cause = asStasisError(error, 'the rehearsal');
+  return new StasisError('REHEARSAL_FAILED', `container ${container.id} goes on: a restore of this checkpoint would fail: ${cause.message.replace(`container ${id} could not be restored: `, '').replaceAll(id, container.id)}`, {
+    cause, hint: cause.hint, details: { ...cause.details, code: cause.code },
+  });
+}
+
+/** What a dead agent left of rehearsals: their processes died with it. */
+export async function sweepRehearsal(agent: AgentContext, operation: OperationId): Promise<void> {
+  await removePlace(join(rehearsalsDirectory(agent), operation));
+}

@@ -1,0 +1,59 @@
+/**
+ * What each lineage's last rehearsed stop looked like, and how long rehearsals take here: from this follows whether the next
+ * stop is rehearsed when that is left to the agent.
+ */
+import { createHash } from 'node:crypto';
+import type { LineageId } from '../core/ids.ts';
+import { readJsonFile, replaceFile } from '../host/files.ts';
+import type { Container, Toolchain, Verdict } from '../runtime/types.ts';
+import type { CheckpointRequest } from './checkpoint/checkpoint.ts';
+
+/** Those of lineages that are long gone are dropped beyond this many, oldest first. */
+const MAX_ENTRIES = 10_000;
+/** Until one was made here. */
+const FIRST_MS = 1000;
+/** A node is busier at times. */
+const SAFETY = 3;
+
+export class Rehearsals {
+  readonly #path: string;
+  readonly #shapes: Map<string, string>;
+  #lastMs = FIRST_MS;
+
+  constructor(path: string) {
+    this.#path = path;
+    this.#shapes = new Map(Object.entries(readJsonFile(path) ?? {}).filter((entry): entry is [string, string] => typeof entry[1] === 'string'));
+  }
+
+  /** Whether a stop of this shape is the last one that was rehearsed in this lineage. */
+  knows(lineage: LineageId, shape: string): boolean {
+    return this.#shapes.get(lineage) === shape;
+  }
+
+  /** Of the freeze budget, what a rehearsal may be expected to need. */
+  get expectedMs(): number {
+    return this.#lastMs * SAFETY;
+  }
+
+  /** Throws a system error when it cannot be written down; it holds for this process nevertheless. */
+  remember(lineage: LineageId, shape: string, ms: number): void {
+    this.#lastMs = ms;
+    this.#shapes.delete(lineage);
+    this.#shapes.set(lineage, shape);
+    for (const oldest of this.#shapes.keys()) {
+      if (this.#shapes.size <= MAX_ENTRIES) break;
+      this.#shapes.delete(oldest);
+    }
+    replaceFile(this.#path, JSON.stringify(Object.fromEntries(this.#shapes)));
+  }
+}
+
+/** All that a restore depends on and that changes seldom: programs, configuration, mounts, kinds of descriptors, warnings. */
+export function shapeOf(container: Container, verdict: Verdict, flags: CheckpointRequest['flags'], toolchain: Toolchain): string {
+  const { spec, at } = container;
+  const { root: _root, annotations: _annotations, ...rest } = spec;
+  // Numbers in messages are pids and sizes.
+  const findings = verdict.findings.map(({ kind, message }) => `${kind}: ${message.replace(/\d+/g, '#')}`).sort();
+  const parts = [rest, flags, at.runtime, toolchain.runtimes.find(({ name }) => name === at.runtime)?.version, toolchain.criu.text, toolchain.kernel, verdict.shape, [...new Set(findings)]];
+  return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
+}

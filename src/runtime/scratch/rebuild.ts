@@ -1,0 +1,37 @@
+/** Rebuilding the tasks of a checkpoint in a scratch place, in the very way that a restore would. */
+import { readFileSync } from 'node:fs';
+import { openLazySink } from '../../host/lazy-sink.ts';
+import { pidFromInside } from '../../host/nested-pid.ts';
+import type { DriverOptions } from '../driver/dump.ts';
+import { restore } from '../driver/restore.ts';
+import type { RestoreRequest, Toolchain } from '../types.ts';
+import type { ScratchPlace } from './place.ts';
+
+export interface RebuildRequest extends Pick<RestoreRequest, 'at' | 'imageDir' | 'workDir' | 'flags' | 'criuConfig' | 'operationId' | 'gateDirectory' | 'cgroupNamespace'> {
+  readonly place: ScratchPlace;
+  /** Paths of deploy/libexec/stasis-rehearse and stasis-restore. */
+  readonly scripts: { readonly rehearse: string; readonly restore: string };
+}
+
+/** All of it dies with its first process, and that with the agent. */
+const ENTER = [
+  'setpriv', '--pdeathsig', 'KILL', 'unshare', '--pid', '--fork', '--kill-child', '--mount', '--propagation', 'private', '--mount-proc', '--net', '--ipc', '--uts',
+] as const;
+
+/**
+ * Resolves when the runtime has ended, which it does not while the gate holds its tasks. Throws RESTORE_FAILED with the first
+ * real cause, HOST_UNSUPPORTED, DEADLINE_EXCEEDED, or the signal's reason.
+ */
+export async function rebuild({ place, scripts, ...request }: RebuildRequest, toolchain: Toolchain, options: DriverOptions): Promise<void> {
+  await using _sink = await openLazySink(request.workDir);
+  const { directory, id, bundle, pidFile } = place;
+  await restore(
+    { ...request, id, bundle, pidFile, stdout: '/dev/null', stderr: '/dev/null', lazyPages: request.at.runtime === 'runc' },
+    toolchain, { ...options, launcher: scripts.restore, within: { command: [...ENTER, scripts.rehearse, directory, request.at.root], sessionDirectory: directory } },
+  );
+}
+
+/** The pid here of a process of the scratch place, given the one that criu knows. */
+export function pidInPlace({ sessionFile }: ScratchPlace, inner: number): number | undefined {
+  return pidFromInside(Number(readFileSync(sessionFile, 'utf8')), inner);
+}

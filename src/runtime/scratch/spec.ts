@@ -1,0 +1,63 @@
+/** The config.json of a rehearsal, out of that of the container: the same tasks, but nothing of it is shared with anybody. */
+import { join } from 'node:path';
+import { CRIU_CONFIG_ANNOTATION } from '../bundle/restore-spec.ts';
+import type { OciSpec } from '../types.ts';
+
+/** Whose network the container uses: its own, which CRIU makes anew; one that it joined; or that of the node. */
+export type NetworkKind = 'own' | 'joined' | 'node';
+
+type Namespaces = NonNullable<NonNullable<OciSpec['linux']>['namespaces']>;
+
+export function networkKind(spec: OciSpec): NetworkKind {
+  const entry = spec.linux?.namespaces?.find(({ type }) => type === 'network');
+  if (entry === undefined) return 'node';
+  return entry.path === undefined || entry.path === '' ? 'own' : 'joined';
+}
+
+/** A joined network is replaced by the scratch one; every other namespace that was joined is made anew, out of the images. */
+function scratchNamespaces(namespaces: Namespaces, network: string): Namespaces {
+  return namespaces.map(({ type, path }) => (type === 'network' && path !== undefined && path !== '' ? { type, path: network } : { type }));
+}
+
+export interface ScratchSpecChanges {
+  readonly root: string;
+  /** The CRIU configuration file of every restore. */
+  readonly criuConfig: string;
+  readonly cgroupsPath: string;
+  /** Where the scratch network namespace is found. */
+  readonly network: string;
+  /** Bind sources by mount destination. */
+  readonly sources: ReadonlyMap<string, string>;
+}
+
+/**
+ * Limits stay as they are: a restore would meet them, too. Only that of processor time goes, since the container stands
+ * frozen meanwhile. Hooks ran when the container was made, and a CRIU configuration of the user's could run anything as root.
+ */
+export function scratchSpec(spec: OciSpec, { root, criuConfig, cgroupsPath, network, sources }: ScratchSpecChanges): OciSpec {
+  const { hooks: _hooks, annotations, mounts, linux, ...rest } = spec;
+  const resources = linux?.['resources'] as { readonly cpu?: Readonly<Record<string, unknown>> } | undefined;
+  const { quota: _quota, period: _period, burst: _burst, ...cpu } = resources?.cpu ?? {};
+  return {
+    ...rest,
+    root: { ...spec.root, path: root },
+    annotations: { ...annotations, [CRIU_CONFIG_ANNOTATION]: criuConfig },
+    ...(mounts === undefined ? {} : { mounts: mounts.map((mount) => ({ ...mount, ...(sources.has(mount.destination) ? { source: sources.get(mount.destination)! } : {}) })) }),
+    linux: {
+      ...linux, cgroupsPath,
+      ...(resources === undefined ? {} : { resources: { ...resources, ...(resources.cpu === undefined ? {} : { cpu }) } }),
+      ...(linux?.namespaces === undefined ? {} : { namespaces: scratchNamespaces(linux.namespaces, network) }),
+    },
+  };
+}
+
+/** Why the tasks of such a container cannot be rebuilt beside it. */
+export function whyNoScratch(spec: OciSpec): string | undefined {
+  const pid = spec.linux?.namespaces?.find(({ type }) => type === 'pid');
+  if (pid === undefined) return 'the container uses the pid namespace of the node: its pids are taken while it stands still';
+  if (pid.path !== undefined && pid.path !== '') return 'the container joined the pid namespace of another one: its pids are taken while it stands still';
+  return undefined;
+}
+
+/** Below the directory of a rehearsal. */
+export const scratchNetwork = (directory: string): string => join(directory, 'network');
