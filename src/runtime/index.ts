@@ -15,6 +15,7 @@ export { makePlace, removePlace, scratchId, type ScratchPlace } from './scratch/
 export { pidInPlace, rebuild } from './scratch/rebuild.ts';
 export { networkKind, whyNoScratch } from './scratch/spec.ts';
 export { NoScratch } from './scratch/views.ts';
+export { seccompProgram } from './seccomp.ts';
 export { parseSpec, readSpec } from './spec.ts';
 export { probeToolchain, type ToolchainOptions } from './toolchain.ts';
 export type * from './types.ts';

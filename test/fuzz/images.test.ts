@@ -1,14 +1,15 @@
 /** CRIU's images and archives, which may be a stranger's, and the tree index. */
-import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, describe } from 'node:test';
 import { gzipSync, zstdCompressSync } from 'node:zlib';
 import { receiveArchive } from '../../src/image/archive/index.ts';
 import { decompressed, readTar } from '../../src/image/archive/read.ts';
+import { judgeImage } from '../../src/image/criu/admission/admit.ts';
 import { imageHeader } from '../../src/image/criu/framing.ts';
 import { parseDescriptors, readPrivileges, summarizeImages } from '../../src/image/criu/index.ts';
 import { PE_LAZY, PE_PRESENT, PagemapReader } from '../../src/image/criu/pagemap.ts';
-import { passes, readFilters } from '../../src/image/criu/seccomp.ts';
+import { readFilters } from '../../src/image/criu/seccomp.ts';
 import { decodeStats } from '../../src/image/criu/stats.ts';
 import { decodeIndex } from '../../src/image/tree/decode.ts';
 import { TreeSaver } from '../../src/image/tree/index.ts';
@@ -26,7 +27,7 @@ const head = (kind: Parameters<typeof imageHeader>[0]): Buffer => Buffer.from(im
 const base = mkdtempSync('/tmp/fuzz-');
 after(() => rmSync(base, { recursive: true }));
 
-/** Instructions: allow one number, look at an argument, compute a little. */
+/** Instructions. */
 const program = Buffer.from('2000000004000000150001003e0000c00600000000000000200000000000000015000101a50000002000000010000000540000000f00000015000001010000000600000000000500060000000000ff7f', 'hex');
 const credentials: Field[] = [[1, 0n], [2, 0n], [3, 0n], [4, 0n], [5, 0n], [6, 0n], [7, 0n], [8, 0n], [9, 0n], [10, 5n], [11, 5n], [12, 7n], [13, 0n], [14, 3n], [15, text('label')], [19, 0n]];
 const namespaces: Field[] = [1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12].map((field) => [field, 77n]);
@@ -39,7 +40,6 @@ const privileged: Readonly<Record<string, Buffer>> = {
   'mountpoints-9.img': makeImage(head('mounts'), [[1, 5n], [2, 7n], [4, 6n], [5, 1n], [6, text('/')], [7, text('/dev')], [8, text('tmpfs')], [9, text('')], [17, 0n], [18, text('/dev')]]),
   'seccomp.img': makeImage(head('seccomp'), [[1, encode([[1, program], [3, 1n]])]]),
   'userns-9.img': makeImage(head('userns'), [[1, encode([[1, 0n], [2, 0n], [3, 1n]])]]),
-  'netdev-9.img': makeImage(head('netdev'), [[1, 1n], [5, text('lo')]]),
   'ghost-file-1.img': Buffer.concat([makeImage(head('ghost'), [[1, 0n], [2, 0n], [3, 0o100644n], [6, 0n]]), Buffer.alloc(20, 'content')]),
   'tmpfs-dev-5.tar.gz.img': gzipSync(tar(member({ name: './null', type: '3', device: [1, 3] }), member({ name: './way', type: '2', link: 'null' }), member({ name: './twin', type: '1', link: './null' }))),
 };
@@ -92,12 +92,20 @@ void describe('images and archives', () => {
     const parse = inDirectory(privileged, `privileged-${file}`, readPrivileges);
     fuzz(`privileges: ${file}`, { good: [good], codes: file.startsWith('tmpfs') ? [...ofArchives, ...damaged] : damaged, parse: (bytes) => parse(bytes, file) });
   }
+  const admitted: Readonly<Record<string, Buffer>> = {
+    'netdev-9.img': makeImage(head('netdev'), [[1, 1n], [2, 1n], [3, 1n], [4, 1n], [5, text('lo')]]), 'ghost-file-1.img': privileged['ghost-file-1.img'] ?? Buffer.alloc(0), 'ids-1.img': privileged['ids-1.img'] ?? Buffer.alloc(0),
+    'userns-9.img': privileged['userns-9.img'] ?? Buffer.alloc(0), 'seccomp.img': privileged['seccomp.img'] ?? Buffer.alloc(0), 'mountpoints-9.img': makeImage(head('mounts'), [[1, 5n], [2, 7n], [3, 1n], [4, 6n], [5, 1n], [6, text('/')], [7, text('/dev')], [8, text('tmpfs')], [9, text('')], [17, 0n]]),
+    'pagemap-1.img': pagemap(3, [{ address: 0x10000, pages: 2, flags: PE_PRESENT }]),
+  };
+  for (const [file, good] of Object.entries(admitted)) {
+    const parse = inDirectory(admitted, `admitted-${file}`, async (directory) => judgeImage(directory, { name: file, size: statSync(join(directory, file)).size }));
+    fuzz(`admission: ${file}`, { good: [good], codes: damaged, parse: (bytes) => parse(bytes, file) });
+  }
   const summaries = Object.fromEntries(readdirSync(metadata).map((file) => [file, readFileSync(join(metadata, file))]));
   for (const file of ['inventory.img', 'pstree.img', 'core-1.img', 'mm-1.img', 'files.img']) {
     const parse = inDirectory(summaries, `summary-${file}`, summarizeImages);
     fuzz(`report: ${file}`, { good: [summaries[file] ?? Buffer.alloc(0)], codes: [...damaged, 'DUMP_FAILED'], parse: (bytes) => parse(bytes, file) });
   }
-  fuzz('seccomp filters', { good: [program], codes: damaged, parse: (bytes) => passes(bytes, 0xc000003e, 165) });
   fuzz('seccomp.img', { good: [privileged['seccomp.img'] ?? Buffer.alloc(0)], codes: damaged, parse: readFilters });
   fuzz('statistics', { good: [makeImage(head('stats'), [[1, encode([[1, 5n], [2, 6n], [9, 7n]])]])], codes: damaged, parse: (bytes) => decodeStats(bytes, 1) });
   fuzz('descriptors.json', { good: [Buffer.from('["/dev/null","pipe:[1]","pipe:[2]"]')], codes: [], parse: parseDescriptors });

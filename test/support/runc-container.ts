@@ -18,17 +18,18 @@ export class RuncContainer implements AsyncDisposable {
     this.log = join(this.directory, 'log');
   }
 
-  /** Starts `args`; what it prints goes to the file `log`, through a pipe, as a container engine does it. */
-  static async start(id: string, args: readonly string[]): Promise<RuncContainer> {
+  /** Starts `args`, with a memory file system at /tmp where asked for; what it prints goes to the file `log`, through a pipe, as a container engine does it. */
+  static async start(id: string, args: readonly string[], { tmp = false }: { readonly tmp?: boolean } = {}): Promise<RuncContainer> {
     const container = new RuncContainer(id);
     const at = (name: string): string => join(container.directory, name);
     for (const name of ['upper', 'work', 'rootfs']) mkdirSync(at(name), { recursive: true });
     await exec('mount', ['-t', 'overlay', 'overlay', '-o', `lowerdir=/,upperdir=${at('upper')},workdir=${at('work')}`, at('rootfs')]);
     await exec('runc', ['spec', '--bundle', container.directory]);
-    const spec = JSON.parse(readFileSync(at('config.json'), 'utf8')) as { process: Record<string, unknown>; root: Record<string, unknown>; linux: Record<string, unknown> };
+    const spec = JSON.parse(readFileSync(at('config.json'), 'utf8')) as { process: Record<string, unknown>; root: Record<string, unknown>; linux: Record<string, unknown>; mounts: unknown[] };
     Object.assign(spec.process, { terminal: false, args });
     Object.assign(spec.root, { readonly: false });
     Object.assign(spec.linux, { cgroupsPath: `/${id}` });
+    if (tmp) spec.mounts.push({ destination: '/tmp', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'nodev'] });
     writeFileSync(at('config.json'), JSON.stringify(spec));
     await container.#piped(['run', '--detach', '--bundle', container.directory, '--pid-file', at('pid'), id]);
     return container;

@@ -80,7 +80,14 @@ function* resourcesOf({ image, limits = [], oomScoreAdjustment, nice, realtime }
       // JSON's numbers have 53 bits; what is beyond is "unlimited".
       if (limit !== undefined && Number(limit) > hard) yield `${image} has a ${type} of ${Number(limit) > Number.MAX_SAFE_INTEGER ? 'unlimited' : limit}, the bundle's is ${hard}`;
     }
-    if (oomScoreAdjustment !== undefined && oomScoreAdjustment < (program.oomScoreAdj ?? oomScoreAdjustment)) yield `${image} has an OOM score of ${oomScoreAdjustment}`;
+    if (oomScoreAdjustment !== undefined && oomScoreAdjustment < (program.oomScoreAdj ?? 0)) yield `${image} has an OOM score of ${oomScoreAdjustment}`;
+  }
+  if (!may(program, 'CAP_SYS_NICE')) {
+    // What a program may ask for later. Other limits that the bundle leaves out are those of the engine, whatever they are there.
+    for (const type of ['RLIMIT_NICE', 'RLIMIT_RTPRIO']) {
+      const limit = limits[resources.indexOf(type)] ?? 0n;
+      if (limit > 0n && !(program.rlimits ?? []).some((rlimit) => rlimit.type === type)) yield `${image} has a ${type} of ${limit}`;
+    }
   }
   if (!may(program, 'CAP_SYS_NICE') && program.scheduler === undefined && (realtime || nice < 0)) yield `${image} goes before others: ${realtime ? 'a real-time scheduler' : `nice ${nice}`}`;
 }

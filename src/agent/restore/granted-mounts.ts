@@ -15,7 +15,8 @@ export function* mountReasons(mounts: readonly ImageMount[], bundle: OciSpec): G
     else if (mount.mountpoint === '/') yield* rootReasons(mount, bundle);
     else if (hidden.has(mount.mountpoint)) yield* maskReasons(mount);
     else if (readOnly.has(mount.mountpoint) && !granted.has(mount.mountpoint)) yield* sealReasons(mount);
-    else yield* givenReasons(mount, granted);
+    else yield* givenReasons(mount, bundle, granted);
+    if (mount.propagates && !propagates(bundle, granted.get(mount.mountpoint))) yield `${printable(mount.mountpoint)} passes mounts on`;
   }
   yield* orderReasons(mounts);
   const mounted = new Set(mounts.map(({ mountpoint }) => mountpoint));
@@ -29,9 +30,13 @@ function* rootReasons({ options }: ImageMount, { root }: OciSpec): Generator<str
   if (root?.readonly === true && !options.has('ro')) yield 'its root is writable';
 }
 
-/** Files are hidden by /dev/null, directories by an empty file system. */
-function* maskReasons({ mountpoint, type, external, root }: ImageMount): Generator<string> {
-  const hides = external === undefined ? type === 'tmpfs' && root === '/' : external === '/dev/null' || external === mountpoint || external === '';
+/** crun lays this over directories. */
+const EMPTY_DIRECTORY = /^\/run(?:\/user\/\d+)?\/crun\/\.empty-directory$/;
+
+/** Files are hidden by /dev/null, directories by an empty file system. What is external comes from the runtime, under this name. */
+function* maskReasons({ mountpoint, type, external, root, options, data: given }: ImageMount): Generator<string> {
+  const empty = type === 'tmpfs' && root === '/' && options.has('ro') && given.every((option) => data['tmpfs']?.test(option) === true);
+  const hides = external === undefined ? empty : external === '/dev/null' || external === mountpoint || EMPTY_DIRECTORY.test(external);
   if (!hides) yield `${mountpoint} is not masked`;
 }
 
@@ -41,18 +46,59 @@ function* sealReasons({ mountpoint, type, external, root }: ImageMount): Generat
   if (external !== undefined || type !== (top === 'sys' ? 'sysfs' : top) || root !== inside) yield `it mounts ${type} at ${printable(mountpoint)}`;
 }
 
-function* givenReasons(mount: ImageMount, granted: ReadonlyMap<string, OciMount>): Generator<string> {
-  const { mountpoint, type, external, options } = mount;
+function* givenReasons(mount: ImageMount, bundle: OciSpec, granted: ReadonlyMap<string, OciMount>): Generator<string> {
+  const { mountpoint, type, external } = mount;
   const place = printable(mountpoint);
-  const given = granted.get(mountpoint);
-  // runc mounts the controllers of cgroup version 1 below the one place that the bundle names.
-  const controller = given === undefined && mountpoint.startsWith('/sys/fs/cgroup/') && granted.has('/sys/fs/cgroup') && (type === 'cgroup' || type === 'tmpfs');
-  if (controller && (external === undefined || external === mountpoint || external === '')) return;
+  // Runtimes mount the controllers of cgroup version 1 below the one place that the bundle names, and devices where a user namespace may not make them.
+  const controller = /^\/sys\/fs\/cgroup\/[^/]+$/.test(mountpoint) && type === 'cgroup' ? granted.get('/sys/fs/cgroup') : undefined;
+  const given = granted.get(mountpoint) ?? controller;
+  if (given === undefined && external === mountpoint && boundDevices.has(mountpoint) && hasNamespace(bundle, 'user')) return;
   if (given === undefined) yield `it mounts ${type} at ${place}`;
-  else if (external !== undefined && external !== mountpoint && external !== '') yield `it mounts what the bundle has for ${printable(external)} at ${place}`;
+  else if (external !== undefined && external !== mountpoint) yield `it mounts what the bundle has for ${printable(external)} at ${place}`;
   else if (external === undefined && !sameType(type, given.type ?? '')) yield `it mounts ${type} at ${place}, the bundle ${given.type ?? 'a directory'}`;
-  // The tmpfs that holds the controllers of cgroup version 1 has nothing but mount points.
-  else if (mountpoint !== '/sys/fs/cgroup') for (const option of restrictions) if ((given.options ?? []).includes(option) && !options.has(option)) yield `${place} is not ${words[option]}`;
+  else {
+    // The tmpfs that holds the controllers of version 1 is writable with every runtime: there are mount points and links in it.
+    const holder = mountpoint === '/sys/fs/cgroup' && type === 'tmpfs';
+    for (const option of restrictions) if ((given.options ?? []).includes(option) && !mount.options.has(option) && !(holder && option === 'ro')) yield `${place} is not ${words[option]}`;
+    if (external === undefined) yield* dataReasons(mount, bundle, given);
+  }
+}
+
+const boundDevices = new Set(['null', 'zero', 'full', 'random', 'urandom', 'tty'].map((name) => `/dev/${name}`));
+
+const hasNamespace = ({ linux }: OciSpec, type: string): boolean => (linux?.namespaces ?? []).some((namespace) => namespace.type === type);
+
+/** Of cgroup file systems: controllers and what else changes nothing on the node ("release_agent" is a program that it runs). */
+const cgroupData = /^(?:blkio|cpu|cpuacct|cpuset|devices|freezer|hugetlb|memory|misc|net_cls|net_prio|perf_event|pids|rdma|name=systemd|xattr|nsdelegate|memory_recursiveprot|memory_localevents|favordynmods)$/;
+const data: Readonly<Record<string, RegExp>> = {
+  tmpfs: /^(?:size=\d+[kmg]?|nr_inodes=\d+k?|mode=[0-7]{1,4}|[ug]id=\d+|inode(?:32|64)|noswap)$/, devpts: /^(?:[ug]id=\d+|mode=[0-7]{1,4}|ptmxmode=[0-7]{1,4}|newinstance|max=\d+)$/,
+  proc: /^(?:hidepid=\w+|gid=\d+|subset=pid)$/, cgroup: cgroupData, cgroup2: cgroupData, sysfs: /^$/, mqueue: /^$/,
+};
+
+/** What CRIU tells the file system itself. */
+function* dataReasons({ mountpoint, type, data: options, root }: ImageMount, bundle: OciSpec, given: OciMount): Generator<string> {
+  const place = printable(mountpoint);
+  const strange = options.find((option) => data[type]?.test(option) !== true);
+  if (strange !== undefined) yield `${place} is mounted with ${printable(strange)}`;
+  if (root !== '/') yield `${place} is ${printable(root)} of a ${type}`;
+  if (type.startsWith('cgroup') && !hasNamespace(bundle, 'cgroup')) yield `${place} shows all cgroups of the node`;
+  // Else it would be the one of the node.
+  if (type === 'devpts' && !options.includes('newinstance')) yield `${place} shows the terminals of the node`;
+  for (const option of given.options ?? []) {
+    if (/^(?:hidepid|subset)=/.test(option) && !options.includes(option)) yield `${place} is not ${option}`;
+    const [most, has] = [bytesOf(option), Math.max(...options.map(bytesOf).filter((size) => size >= 0), -1)];
+    if (type === 'tmpfs' && most >= 0 && (has < 0 || has > most)) yield `${place} is larger than ${option}`;
+  }
+}
+
+/** Of "size=64m"; -1 for what is none, and for shares of the node's memory. */
+function bytesOf(option: string): number {
+  const [, number, unit = ''] = /^size=(\d+)([kmg]?)$/i.exec(option) ?? [];
+  return number === undefined ? -1 : Number(number) * 1024 ** ' kmg'.indexOf(unit === '' ? ' ' : unit.toLowerCase());
+}
+
+function propagates({ linux }: OciSpec, given: OciMount | undefined): boolean {
+  return [linux?.['rootfsPropagation'], ...(given?.options ?? [])].some((option) => typeof option === 'string' && /^r?(?:shared|slave)$/.test(option));
 }
 
 const words = { ro: 'read-only', nosuid: 'nosuid', nodev: 'nodev', noexec: 'noexec' } as const;

@@ -3,15 +3,15 @@
  * whatever capabilities, mounts, devices and namespaces the images name.
  */
 import { StasisError } from '../../core/errors.ts';
-import type { IdMapping, ImagePrivileges, NamespaceName } from '../../image/criu/index.ts';
+import type { Admitted, IdMapping, ImagePrivileges, NamespaceName } from '../../image/criu/index.ts';
 import type { OciSpec } from '../../runtime/types.ts';
 import { credentialReasons } from './granted-credentials.ts';
 import { mountReasons } from './granted-mounts.ts';
-import { filterReasons } from './granted-syscalls.ts';
+import { ipcReasons, socketReasons } from './granted-sockets.ts';
 
 /** Throws RESTORE_INCOMPATIBLE with everything that the images have and the bundle does not grant. */
-export function requireGranted(images: ImagePrivileges, bundle: OciSpec): void {
-  const reasons = [...new Set([...credentialReasons(images, bundle), ...filterReasons(images, bundle), ...images.mounts.flatMap((mounts) => [...mountReasons(mounts, bundle)]), ...namespaces(images, bundle), ...devices(images, bundle)])];
+export function requireGranted(images: ImagePrivileges, admitted: Admitted, bundle: OciSpec): void {
+  const reasons = [...new Set([...credentialReasons(images, bundle), ...images.mounts.flatMap((mounts) => [...mountReasons(mounts, bundle)]), ...namespaces(images, bundle), ...devices(images, bundle), ...socketReasons(admitted, bundle), ...ipcReasons(admitted, bundle)])];
   if (reasons.length === 0) return;
   throw new StasisError('RESTORE_INCOMPATIBLE', `the imported images ask for more than the bundle grants: ${reasons.slice(0, 5).join('; ')}${reasons.length > 5 ? `; and ${reasons.length - 5} more` : ''}`, {
     hint: 'give a bundle that grants it, if the container shall have it; else do not restore this archive', details: { reasons: reasons.length },
@@ -26,7 +26,7 @@ interface OciMapping {
   readonly size: number;
 }
 
-function* namespaces({ namespaces: own, userMappings, networkDevices, loadsProfiles }: ImagePrivileges, { linux }: OciSpec): Generator<string> {
+function* namespaces({ namespaces: own, userMappings, nested }: ImagePrivileges, { linux }: OciSpec): Generator<string> {
   const wanted = new Set((linux?.namespaces ?? []).map(({ type }) => type));
   for (const [name, oci] of Object.entries(ociNames)) {
     if (wanted.has(oci) && !own.has(name as NamespaceName)) yield `its processes have no ${name} namespace of their own`;
@@ -38,8 +38,7 @@ function* namespaces({ namespaces: own, userMappings, networkDevices, loadsProfi
     const granted = (linux?.[key] ?? []) as readonly OciMapping[];
     for (const mapping of mappings) if (!granted.some((one) => within(mapping, one))) yield `it maps ${mapping.count} ids from ${mapping.inside} to ${mapping.outside} of the node (${key})`;
   }
-  for (const name of networkDevices) yield `it makes the network device ${JSON.stringify(name.slice(0, 40))}`;
-  if (loadsProfiles) yield 'it loads profiles of AppArmor';
+  if (nested) yield 'some of its processes have namespaces of their own, within those of the container';
 }
 
 function within({ inside, outside, count }: IdMapping, { containerID, hostID, size }: OciMapping): boolean {

@@ -5,7 +5,7 @@ import { StasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
 import type { OperationId } from '../../core/ids.ts';
-import { loadImages, readPrivileges } from '../../image/criu/index.ts';
+import { loadImages } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
 import { criuConfig, findContainer, openBundle, readSpec, remove, removeBundle, restore as runtimeRestore } from '../../runtime/index.ts';
@@ -18,7 +18,7 @@ import { containerDirectory, fillDirectory, gateDirectory, outputFiles } from '.
 import { startFill } from './fill.ts';
 import { Filling } from './filling.ts';
 import { keepGate } from './gate.ts';
-import { requireGranted } from './granted.ts';
+import { admitImported } from './imported.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import type { RestorePlan } from './restore.ts';
 
@@ -112,13 +112,13 @@ export class RestoreInProgress implements AsyncDisposable {
 
   /** A stranger's images are looked at before anything of theirs is put anywhere. */
   async #examineImported(signal: AbortSignal): Promise<void> {
-    const { plan, directories } = this.#parts;
+    const { plan, directories, staging } = this.#parts;
     if (plan.description.imported === undefined || plan.request.bundle === undefined) return;
     await this.#fetchImages(signal);
     const spec = await readSpec(plan.request.bundle).catch((error: unknown) => {
       throw new StasisError('RESTORE_INCOMPATIBLE', `the bundle ${JSON.stringify(plan.request.bundle)} cannot be used: config.json: ${(error as Error).message}`, { cause: error, hint: 'give a directory with config.json and the root file system' });
     });
-    requireGranted(await readPrivileges(directories.images), spec);
+    await admitImported(directories.images, spec, join(staging.directory, 'seccomp.bpf'));
   }
 
   async fetch(signal: AbortSignal): Promise<void> {

@@ -9,7 +9,7 @@ import { StasisError } from '../../core/errors.ts';
 import { MiB } from '../../core/units.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import { checkImageName } from '../criu/directory.ts';
-import { MAX_DELETED_BYTES, MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_MEMBERS } from './limits.ts';
+import { MAX_DELETED_BYTES, MAX_JSON_BYTES, MAX_JSON_DEPTH, MAX_MEMBERS, MAX_UNKNOWN_MEMBERS, NameBudget } from './limits.ts';
 import { decompressed, escapes, invalid, readTar, shown } from './read.ts';
 import type { ArchiveMember } from './read.ts';
 import { TreeMembers } from './tree-members.ts';
@@ -56,6 +56,8 @@ class Receiver {
   readonly #documents = new Map<string, unknown>();
   readonly #seen = new Set<string>();
   readonly #leftOut: string[] = [];
+  readonly #names = new NameBudget();
+  #unknown = 0;
   #rootfs: TreeMembers | undefined;
   #shm: TreeMembers | undefined;
   #deleted: readonly string[] = [];
@@ -73,6 +75,7 @@ class Receiver {
     if (type !== 'file') throw escapes(`a member that is a ${type ?? 'thing of an unknown kind'}, not a file`, name);
     if (path.length === 0) throw invalid('the archive has a file without a name');
     if (this.#seen.has(name)) throw invalid(`the archive has ${shown(name)} twice`);
+    this.#names.take(name.length);
     this.#seen.add(name);
     if (this.#seen.size > MAX_MEMBERS) throw new StasisError('LIMIT_EXCEEDED', `the archive has more than ${MAX_MEMBERS} members`);
     await this.#dispatch(name, path, member);
@@ -84,7 +87,14 @@ class Receiver {
     else if (name === 'deleted.files') this.#deleted = deletions(parse(name, await whole(member, name, MAX_DELETED_BYTES)));
     else if (name === 'rootfs-diff.tar') this.#rootfs = await this.#tree(member, name, this.#options.rootfs, 'overlay-upper');
     else if (name === 'devshm-checkpoint.tar') this.#shm = await this.#tree(member, name, this.#options.shm, 'plain');
-    else if (!ignored.has(name)) this.#leaveOut(`${shown(name)} of the archive`);
+    else if (!ignored.has(name)) this.#skip(name, path);
+  }
+
+  /** Artifacts and such come in directories of their own: one of them counts as one. */
+  #skip(name: string, [top = '']: readonly string[]): void {
+    this.#leaveOut(`${shown(name)} of the archive`);
+    if (top !== 'artifacts') this.#unknown += 1;
+    if (this.#unknown > MAX_UNKNOWN_MEMBERS) throw new StasisError('LIMIT_EXCEEDED', `the archive has more than ${MAX_UNKNOWN_MEMBERS} files that are not known`, { hint: 'is it an archive of podman or CRI-O?' });
   }
 
   #leaveOut(what: string): void {
@@ -114,7 +124,7 @@ class Receiver {
 
   async #tree({ content }: ArchiveMember, what: string, prefix: string, kind: 'overlay-upper' | 'plain'): Promise<TreeMembers> {
     const { signal, onBytes, writer } = this.#options;
-    const tree = new TreeMembers(writer, prefix, kind);
+    const tree = new TreeMembers(writer, prefix, kind, this.#names);
     const { bytes, compression } = await decompressed(content, what);
     // containerd writes the layer of an image, gzipped, where podman and CRI-O write a plain tar and a list of deletions.
     await tree.read(readTar(bytes, { signal, what }), { layer: compression !== 'none' && kind === 'overlay-upper', signal, onBytes });
@@ -129,15 +139,15 @@ class Receiver {
     }
     for (const name of ['config.dump', 'spec.dump', 'checkpoint/inventory.img']) if (!this.#seen.has(name)) throw invalid(`the archive has no ${name}`);
     if (this.#deleted.length > 0) {
-      this.#rootfs ??= await emptyTree(writer, rootfs, signal);
+      this.#rootfs ??= await emptyTree(writer, rootfs, this.#names, signal);
       for (const path of this.#deleted) this.#rootfs.delete(Buffer.from(path).toString('latin1'));
     }
     return { documents: this.#documents, rootfs: await this.#rootfs?.finish({ signal }), shm: await this.#shm?.finish({ signal }), leftOut: this.#leftOut };
   }
 }
 
-async function emptyTree(writer: CheckpointWriter, prefix: string, signal: AbortSignal | undefined): Promise<TreeMembers> {
-  const tree = new TreeMembers(writer, prefix, 'overlay-upper');
+async function emptyTree(writer: CheckpointWriter, prefix: string, names: NameBudget, signal: AbortSignal | undefined): Promise<TreeMembers> {
+  const tree = new TreeMembers(writer, prefix, 'overlay-upper', names);
   await tree.read((async function* () {})(), { layer: false, signal, onBytes: () => {} });
   return tree;
 }

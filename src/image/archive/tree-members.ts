@@ -14,6 +14,7 @@ import type { Row, TreeKind } from '../tree/table.ts';
 import { XattrSets } from '../tree/xattrs.ts';
 import type { Xattr } from '../tree/xattrs.ts';
 import { MAX_TREE_ENTRIES, PIECE_BYTES } from './limits.ts';
+import type { NameBudget } from './limits.ts';
 import { escapes, invalid, paxBytes, pathOf, shown } from './read.ts';
 import type { ArchiveMember, MemberHeader } from './read.ts';
 
@@ -44,6 +45,7 @@ export class TreeMembers {
   readonly #writer: CheckpointWriter;
   readonly #prefix: string;
   readonly #kind: TreeKind;
+  readonly #names: NameBudget;
   readonly #extents = new Extents();
   readonly #sets = new XattrSets();
   readonly #implicit = this.#sets.intern([{ name: Buffer.from(IMPLICIT), value: Buffer.alloc(0) }]);
@@ -51,7 +53,8 @@ export class TreeMembers {
   #entries = 1;
   #dataBytes = 0;
 
-  constructor(writer: CheckpointWriter, prefix: string, kind: TreeKind) {
+  constructor(writer: CheckpointWriter, prefix: string, kind: TreeKind, names: NameBudget) {
+    this.#names = names;
     this.#writer = writer;
     this.#prefix = prefix;
     this.#kind = kind;
@@ -116,11 +119,12 @@ export class TreeMembers {
       if (there.children === undefined || inode.children === undefined || there.row.xattrs !== this.#implicit) throw invalid(`the archive has ${shown(path.join('/'))} twice`);
       for (const [child, below] of there.children) inode.children.set(child, below);
       inode.opaque = there.opaque;
-    } else this.#count();
+    } else this.#count(name.length + (inode.target?.length ?? 0));
     parent.set(name, inode);
   }
 
-  #count(): void {
+  #count(bytes: number): void {
+    this.#names.take(bytes);
     this.#entries += 1;
     if (this.#entries > MAX_TREE_ENTRIES) throw new StasisError('LIMIT_EXCEEDED', `the archive has more than ${MAX_TREE_ENTRIES} files in one tree`);
   }
@@ -132,7 +136,7 @@ export class TreeMembers {
       let next = children.get(name);
       if (next === undefined) {
         next = this.#directory(this.#implicit);
-        this.#count();
+        this.#count(name.length);
         children.set(name, next);
       }
       if (next.children === undefined) throw escapes('a path through what is no directory', path.join('/'));
@@ -222,7 +226,7 @@ export class TreeMembers {
     const name = path.at(-1) ?? '';
     const there = parent.get(name);
     if (there !== undefined && there.row.kind !== WHITEOUT) throw invalid(`the archive has ${shown(text)}, and says that it was deleted`);
-    if (there === undefined) this.#count();
+    if (there === undefined) this.#count(name.length);
     parent.set(name, { ...this.#directory(0), row: { ...this.#directory(0).row, kind: WHITEOUT, mode: 0 }, children: undefined });
   }
 

@@ -12,8 +12,12 @@ export interface ImageMount {
   readonly external: string | undefined;
   /** A plugin would mount it. */
   readonly plugin: boolean;
-  /** Of "ro", "nosuid", "nodev" and "noexec". */
+  /** Of "ro", "nosuid", "nodev" and "noexec", as flags of the mount: CRIU looks at no others when it binds. */
   readonly options: ReadonlySet<string>;
+  /** What CRIU gives to mount(2) as data. */
+  readonly data: readonly string[];
+  /** Mounts come in from elsewhere, or go out. */
+  readonly propagates: boolean;
   /** Directory of the file system that is mounted: "/" unless it is a bind mount. */
   readonly root: string;
 }
@@ -27,7 +31,7 @@ export function readMounts(bytes: Uint8Array, image: string): ImageMount[] {
 }
 
 function readMount(message: Uint8Array, image: string): ImageMount {
-  let [type, id, parent, flags, superFlags, root, mountpoint, plugin] = [0, 0, 0, 0, 0, '', '', false];
+  let [type, id, parent, flags, root, mountpoint, data, plugin, propagates] = [0, 0, 0, 0, '', '', '', false, false];
   let external: string | undefined;
   for (const reader of onlyOnce(message, image)) {
     if (reader.field === 1) type = reader.uint32();
@@ -36,13 +40,14 @@ function readMount(message: Uint8Array, image: string): ImageMount {
     else if (reader.field === 5) flags = reader.uint32();
     else if (reader.field === 6) root = reader.text();
     else if (reader.field === 7) mountpoint = reader.text();
+    else if (reader.field === 9) data = reader.text();
+    else if (reader.field === 10 || reader.field === 11) propagates ||= reader.uint32() !== 0;
     else if (reader.field === 12) plugin = reader.bool();
     else if (reader.field === 13) external ??= reader.bool() ? '' : undefined;
-    else if (reader.field === 17) superFlags = reader.uint32();
     else if (reader.field === 18) external = reader.text();
   }
-  const options = new Set(flagNames.filter(([bit]) => ((flags | superFlags) & bit) !== 0).map(([, name]) => name));
-  return { id, parent, mountpoint: normal(mountpoint), type: fileSystems[type] ?? 'other', external, plugin, options, root };
+  const options = new Set(flagNames.filter(([bit]) => (flags & bit) !== 0).map(([, name]) => name));
+  return { id, parent, mountpoint: normal(mountpoint), type: fileSystems[type] ?? 'other', external, plugin, options, root, propagates, data: data.split(',').filter((option) => option !== '') };
 }
 
 /** CRIU writes "./proc" or "/proc", and "./" for the root. */

@@ -14,6 +14,8 @@ export interface ThreadPrivileges {
   readonly held: bigint;
   readonly bounding: bigint;
   readonly seccomp: boolean;
+  /** 0 none, 1 strict, 2 filter: of the thread itself. */
+  readonly mode: number;
   /** Number of its filter in seccomp.img. */
   readonly filter: number | undefined;
   readonly noNewPrivileges: boolean;
@@ -56,7 +58,7 @@ export function readThread(message: Uint8Array, image: string): ThreadPrivileges
     else if (reader.field === 11) mode = reader.uint32();
     else if (reader.field === 12) filter = reader.uint32();
   }
-  return { image, ...readTask(task, image), ...readCredentials(credentials, image), seccomp: mode === SECCOMP_FILTER, filter, nice, realtime: REALTIME_POLICIES.has(policy) };
+  return { image, ...readTask(task, image), ...readCredentials(credentials, image), seccomp: mode === SECCOMP_FILTER, mode, filter, nice, realtime: REALTIME_POLICIES.has(policy) };
 }
 
 function zigzag(value: number): number {

@@ -13,7 +13,7 @@ import { readMounts } from './image-mounts.ts';
 import type { ImageMount } from './image-mounts.ts';
 import { readThread } from './image-threads.ts';
 import type { ThreadPrivileges } from './image-threads.ts';
-import { readFilters } from './seccomp.ts';
+import { chain, readFilters } from './seccomp.ts';
 import type { SeccompFilter } from './seccomp.ts';
 import { onlyOnce } from './wire.ts';
 
@@ -31,20 +31,17 @@ export interface ImagePrivileges {
   readonly filters: readonly SeccompFilter[];
   /** One list for each mount namespace. */
   readonly mounts: readonly (readonly ImageMount[])[];
+  /** Processes of the container were in namespaces apart from each other. */
+  readonly nested: boolean;
   /** Namespaces that all processes had apart from those of CRIU. */
   readonly namespaces: ReadonlySet<NamespaceName>;
   readonly userMappings: { readonly users: readonly IdMapping[]; readonly groups: readonly IdMapping[] };
   /** Device nodes that CRIU would make. */
   readonly devices: readonly ImageDevice[];
-  /** Names of network devices that CRIU would make, beside the loopback. */
-  readonly networkDevices: readonly string[];
-  /** AppArmor profiles that CRIU would load into the kernel. */
-  readonly loadsProfiles: boolean;
 }
 
 /** Fields of task_kobj_ids_entry, in the order of {@link namespaceNames}. */
 const FIRST_NAMESPACE = 5;
-const LOOPBACK = 1;
 
 /** Throws OBJECT_CORRUPT when an image is missing, is not what its name says, or says something twice; PATH_ESCAPES for a file that leads out. */
 export async function readPrivileges(imageDir: string): Promise<ImagePrivileges> {
@@ -54,15 +51,21 @@ export async function readPrivileges(imageDir: string): Promise<ImagePrivileges>
     if (size === undefined) throw new StasisError('OBJECT_CORRUPT', `the images have no ${name}`);
     return readWhole(join(imageDir, name), size);
   };
+  const filters = files.has('seccomp.img') ? readFilters(await read('seccomp.img')) : [];
   const threads: ThreadPrivileges[] = [];
   const ids: ReadonlyMap<number, number>[] = [];
   for (const { pid, parent, tids } of tasks(await read('pstree.img'))) {
-    const own = [];
-    for (const tid of tids) own.push(readThread(singleEntry(await read(`core-${tid}.img`), 'core', `core-${tid}.img`), `core-${tid}.img`));
-    const living = own.filter(({ dead }) => !dead);
-    threads.push(...living);
+    const core = async (tid: number): Promise<ThreadPrivileges> => readThread(singleEntry(await read(`core-${tid}.img`), 'core', `core-${tid}.img`), `core-${tid}.img`);
+    const leader = await core(pid);
+    // CRIU writes no threads of a process that has ended, only what lay in memory there.
+    if (!leader.dead) {
+      if (tids[0] !== pid) throw new StasisError('OBJECT_CORRUPT', `pstree.img has process ${pid}, and its first thread is ${tids[0] ?? 'none'}`);
+      const others = [];
+      for (const tid of tids.slice(1)) others.push(await core(tid));
+      threads.push(leader, ...withFilterOf(leader, others, filters));
+    }
     // CRIU leaves a process without them in the namespaces of its parent: of the first, that is CRIU's own.
-    if (parent === 0 || living.length > 0) ids.push(namespaceIds(singleEntry(await read(`ids-${pid}.img`), 'ids', `ids-${pid}.img`), `ids-${pid}.img`));
+    if (parent === 0 || !leader.dead) ids.push(namespaceIds(singleEntry(await read(`ids-${pid}.img`), 'ids', `ids-${pid}.img`), `ids-${pid}.img`));
   }
   if (threads.length === 0) throw new StasisError('OBJECT_CORRUPT', 'the images hold no process');
   const named = (pattern: RegExp): string[] => [...files.keys()].filter((name) => pattern.test(name));
@@ -70,13 +73,11 @@ export async function readPrivileges(imageDir: string): Promise<ImagePrivileges>
   for (const name of named(/^mountpoints-\d+\.img$/)) mounts.push(readMounts(await read(name), name));
   const userMappings: { users: IdMapping[]; groups: IdMapping[] } = { users: [], groups: [] };
   for (const name of named(/^userns-\d+\.img$/)) addMappings(singleEntry(await read(name), 'userns', name), name, userMappings);
-  const networkDevices: string[] = [];
-  for (const name of named(/^netdev-\d+\.img$/)) networkDevices.push(...devicesOfNetwork(await read(name), name));
   return {
-    threads, mounts, userMappings, networkDevices, filters: files.has('seccomp.img') ? readFilters(await read('seccomp.img')) : [],
+    threads, mounts, userMappings, filters,
     namespaces: ownNamespaces(ids, rootIds(singleEntry(await read('inventory.img'), 'inventory', 'inventory.img'))),
+    nested: ids.some((task) => ids.some((other) => different(task, other))),
     devices: await readDevices(imageDir, [...files.keys()]),
-    loadsProfiles: files.has('apparmor.img'),
   };
 }
 
@@ -89,9 +90,14 @@ function tasks(bytes: Uint8Array): { pid: number; parent: number; tids: number[]
       else if (reader.field === 2) parent = reader.uint32();
       else if (reader.field === 5) tids.push(...reader.uints());
     }
-    if (tids[0] !== pid) throw new StasisError('OBJECT_CORRUPT', `pstree.img has process ${pid}, and its first thread is ${tids[0] ?? 'none'}`);
     return { pid, parent, tids };
   });
+}
+
+/** Where all filters of the first thread were installed for the whole process, the images leave them out of the others. */
+function withFilterOf(leader: ThreadPrivileges, others: readonly ThreadPrivileges[], filters: readonly SeccompFilter[]): readonly ThreadPrivileges[] {
+  if (!leader.seccomp || leader.filter === undefined || !chain(filters, leader.filter).every(({ forAllThreads }) => forAllThreads)) return others;
+  return others.map((thread) => (thread.mode === 0 ? { ...thread, seccomp: true, filter: leader.filter } : thread));
 }
 
 function namespaceIds(message: Uint8Array, what: string): ReadonlyMap<number, number> {
@@ -130,13 +136,6 @@ function mapping(message: Uint8Array, what: string): IdMapping {
   return { inside, outside, count };
 }
 
-function devicesOfNetwork(bytes: Uint8Array, what: string): string[] {
-  return [...imageEntries(bytes, 'netdev', what)].flatMap((message) => {
-    let [type, name] = [0, ''];
-    for (const reader of onlyOnce(message, what, 8, 9, 10)) {
-      if (reader.field === 1) type = reader.uint32();
-      else if (reader.field === 5) name = reader.text();
-    }
-    return type === LOOPBACK ? [] : [name];
-  });
+function different(one: ReadonlyMap<number, number>, other: ReadonlyMap<number, number>): boolean {
+  return namespaceNames.some((_, i) => one.get(FIRST_NAMESPACE + i) !== other.get(FIRST_NAMESPACE + i));
 }

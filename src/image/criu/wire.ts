@@ -21,6 +21,7 @@ export class WireReader {
   readonly #bytes: Uint8Array;
   readonly #what: string;
   #at = 0;
+  #from = 0;
   #type = VARINT;
   #low = 0;
   #middle = 0;
@@ -35,6 +36,7 @@ export class WireReader {
 
   next(): boolean {
     if (this.#at >= this.#bytes.length) return false;
+    this.#from = this.#at;
     this.#varint();
     const tag = this.#number();
     this.#type = tag % 8;
@@ -84,6 +86,28 @@ export class WireReader {
     return this.#bigint();
   }
 
+  int64(): bigint {
+    return BigInt.asIntN(64, this.uint64());
+  }
+
+  /** A signed number that is zigzag-coded. */
+  zigzag64(): bigint {
+    const value = this.uint64();
+    return value % 2n === 0n ? value / 2n : -(value + 1n) / 2n;
+  }
+
+  fixed64(): bigint {
+    this.#expect(FIXED64);
+    return new DataView(this.#bytes.buffer, this.#bytes.byteOffset + this.#at - 8, 8).getBigUint64(0, true);
+  }
+
+  /** A bool that is 0 or 1, as every writer writes it. */
+  bit(): boolean {
+    const value = this.uint();
+    if (value > 1) throw this.#corrupt(`has field ${this.field} with a truth value of ${value}`);
+    return value === 1;
+  }
+
   /** A page-aligned address: exact as a double over the whole 64-bit range. */
   address(): number {
     this.#expect(VARINT);
@@ -100,6 +124,16 @@ export class WireReader {
   bytes(): Uint8Array {
     this.#expect(LENGTH);
     return this.#bytes.subarray(this.#start, this.#at);
+  }
+
+  /** A string, bytes or a message. */
+  get isBytes(): boolean {
+    return this.#type === LENGTH;
+  }
+
+  /** The field as it stands there, with its tag: a view. */
+  raw(): Uint8Array {
+    return this.#bytes.subarray(this.#from, this.#at);
   }
 
   text(): string {
