@@ -1,7 +1,7 @@
 /** One row of the tables that turn CRIU's words into a cause and a remedy. */
 export interface Cause {
   readonly match: RegExp;
-  /** Stable word for programs. */
+  /** Stable word for programs; docs/LIMITS.md lists them. */
   readonly kind: string;
   /** $1, $2 stand for the groups of the match. Which process and descriptor CRIU looked at is added behind it. */
   readonly message: string;

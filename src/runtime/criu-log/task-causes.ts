@@ -4,7 +4,7 @@ import { AGAIN, type Cause } from './cause.ts';
 const SANDBOX = 'switch the sandbox of that program off (browsers: --no-sandbox); containers in containers cannot be saved';
 
 export const taskCauses: readonly Cause[] = [
-  { match: /ctty inheritance detected sid\/pgrp (\d+)/, kind: 'tty', message: 'session $1 uses its terminal by /dev/tty, which its leader does not hold (a shell below tmux, screen or script)', hint: 'end the programs in that terminal, or start the service without one' },
+  { match: /ctty inheritance detected sid\/pgrp (\d+)/, kind: 'tty', message: 'session $1 uses its terminal by /dev/tty, below the program that made it (tmux, screen or script)', hint: 'end the programs in that terminal, or start the service without one' },
   { match: /Found dangling tty with sid (\d+) pgid (\d+) \((.*?)\)/, kind: 'tty', message: 'session $1 has the terminal $3, whose other end is outside the container', hint: 'start it without a terminal (no -t), or use --shell-job' },
   { match: /tty: (?:Found|Can't|Unable|No CTL|The master|Unexpected|Index|Only one|Too many).*/, kind: 'tty', message: 'a terminal cannot be saved', hint: 'end the programs that made it (tmux, screen, ssh, script), or start the service without a terminal' },
   { match: /Can't get rlimit (\d+)[^:]*: Operation not permitted/, kind: 'capability', message: 'the limits of a process that runs as another user cannot be read (limit $1): CRIU lacks CAP_SYS_RESOURCE', hint: 'give the agent CAP_SYS_RESOURCE (privileged), or run the program in the container as root' },

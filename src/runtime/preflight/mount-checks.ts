@@ -67,15 +67,15 @@ export function checkFileSystems({ container, mounts }: Scene): Finding[] {
   });
 }
 
-/** Sources that are not what the container has mounted any more: replaced by another file, or removed. A read-only or provided one, too. */
+/** Sources that are not what the container has mounted any more: replaced by another file, or removed. What a rebuilt bundle provides itself is left out. */
 export function checkSources({ container, mounts }: Scene): Finding[] {
   return binds(container, mounts).filter(({ destination, mount }) => !PROVIDED.test(destination) && !REMOTE.test(mount.fsType)).flatMap(({ destination, source, mount }) => {
     const inside = withinRoot(container.pid, destination, (fd) => statOpen(fd));
     if (inside === undefined || inside.mountId !== mount.id) return [];
     const outside = statPath(resolve(container.bundle, source));
     const name = `${printable(source)}, the source of the mount ${printable(destination)}`;
-    if (outside === undefined && mount.root.endsWith('//deleted')) return [fatal('source', `${name}, was removed`, 'make it again before a checkpoint: a restore here has nothing to mount')];
-    if (outside === undefined || outside.key === inside.key) return [];
+    if (outside === undefined) return [fatal('source', `${name}, is not there any more`, 'make it again, or give it its name back, before a checkpoint: a restore here has nothing to mount')];
+    if (outside.key === inside.key) return [];
     return [warning('source', `${name}, is another file or directory by now`, 'a restore mounts what is there then: start the container again to have it use the new one')];
   });
 }
