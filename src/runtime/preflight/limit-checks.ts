@@ -5,8 +5,8 @@ import { fatal, who, type Scene } from './findings.ts';
 import { cgroupNumber, controllerDirectory } from './memory.ts';
 import { mayRaiseLimits } from './task-checks.ts';
 
-/** While it rebuilds the processes, criu has this many of its own in the container's cgroup. */
-const RESTORE_HELPERS = 1;
+/** While it rebuilds the processes, criu and its scripts have this many of their own in the container's cgroup (tried: 10 processes need a limit of 14). */
+const RESTORE_HELPERS = 4;
 
 export function checkProcessLimit({ container }: Scene): Finding[] {
   const directory = controllerDirectory(container.pid, 'pids')?.directory;
@@ -14,7 +14,7 @@ export function checkProcessLimit({ container }: Scene): Finding[] {
   const limit = cgroupNumber(directory, 'pids.max');
   const now = cgroupNumber(directory, 'pids.current');
   if (limit === undefined || now === undefined || limit - now >= RESTORE_HELPERS) return [];
-  return [fatal('limit', `the container has ${now} processes and threads, and its limit is ${limit} (pids.max)`, `raise the limit by ${RESTORE_HELPERS - limit + now} at least (runc update --pids-limit): a restore needs room for a helper of criu beside them`)];
+  return [fatal('limit', `the container has ${now} processes and threads, and its limit is ${limit} (pids.max)`, `raise the limit by ${RESTORE_HELPERS - limit + now} at least (runc update --pids-limit): a restore needs room for criu and its helpers beside them`)];
 }
 
 /** "Max open files            1024                 524288               files" → its soft and hard value. */
