@@ -20,6 +20,8 @@ export interface CriuConfigOptions {
   readonly tcpSkipInFlight?: boolean | undefined;
   /** nftables needs no xtables programs on the node; "skip" is for callers with a lock of their own. */
   readonly networkLock?: 'nftables' | 'iptables' | 'skip' | undefined;
+  /** For dumps: paths in the container's root, below which CRIU looks for watched files that handles do not lead back to. */
+  readonly watched?: readonly string[] | undefined;
   /** Directory of CRIU's plugins. */
   readonly libdir?: string | undefined;
 }
@@ -27,8 +29,12 @@ export interface CriuConfigOptions {
 const MiB = 1024 * 1024;
 
 /** CRIU splits lines at blanks and takes "#" for a comment; quotes protect both, and nothing protects a quote. */
+export function namesInCriuConfig(path: string): boolean {
+  return /^\/[^"\\\n\r\0]*$/.test(path);
+}
+
 function quoted(path: string): string {
-  if (!/^\/[^"\\\n\r\0]*$/.test(path)) {
+  if (!namesInCriuConfig(path)) {
     throw new StasisError('USAGE', `${JSON.stringify(path)} cannot be named in a CRIU configuration file`, { hint: 'use an absolute path without quotes, backslashes and line breaks' });
   }
   return /[\s#]/.test(path) ? `"${path}"` : path;
@@ -44,6 +50,7 @@ export function criuConfig(options: CriuConfigOptions): string {
     ...(options.lazyPages === true ? ['lazy-pages'] : []),
     ...(options.tcpClose === true ? ['tcp-close'] : []),
     ...(options.tcpSkipInFlight === true ? ['skip-in-flight'] : []),
+    ...(options.watched ?? []).map((path) => `irmap-scan-path ${quoted(path)}`),
     ...(options.libdir === undefined ? [] : [`libdir ${quoted(options.libdir)}`]),
   ];
   return `${lines.join('\n')}\n`;

@@ -93,6 +93,8 @@ export interface Verdict {
   readonly volumes: readonly Volume[];
   /** What the container is made of, sorted: another list calls for another rehearsal. */
   readonly shape: readonly string[];
+  /** Paths in the container's root of watched files, which CRIU must be told: CriuConfigOptions.watched. */
+  readonly watched?: readonly string[];
 }
 
 /** Options of one checkpoint; names follow podman. */

@@ -57,8 +57,8 @@ describe('criuConfig', () => {
   it('writes one option a line', () => {
     assert.equal(criuConfig({ timeoutSeconds: 30, ghostLimitBytes: 512 * 1024 * 1024 }), 'network-lock nftables\ntimeout 30\nghost-limit 512M\nlink-remap\n');
     assert.equal(
-      criuConfig({ timeoutSeconds: 0.2, ghostLimitBytes: 1, actionScript: '/opt/my hook', tcpClose: true, tcpSkipInFlight: true, networkLock: 'skip', libdir: '/p' }),
-      'network-lock skip\ntimeout 1\nghost-limit 1M\nlink-remap\naction-script "/opt/my hook"\ntcp-close\nskip-in-flight\nlibdir /p\n',
+      criuConfig({ timeoutSeconds: 0.2, ghostLimitBytes: 1, actionScript: '/opt/my hook', tcpClose: true, tcpSkipInFlight: true, networkLock: 'skip', watched: ['/etc/a', '/srv/b c'], libdir: '/p' }),
+      'network-lock skip\ntimeout 1\nghost-limit 1M\nlink-remap\naction-script "/opt/my hook"\ntcp-close\nskip-in-flight\nirmap-scan-path /etc/a\nirmap-scan-path "/srv/b c"\nlibdir /p\n',
     );
   });
 

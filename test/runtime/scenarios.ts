@@ -34,7 +34,7 @@ export const scenarios: readonly Scenario[] = [
   { name: 'a perf event', options: { args: perl('my $attr = pack("LLQQQQQ", 1, 112, 0, 0, 0, 0, 1) . "\\0" x 64; syscall(298, $attr, 0, -1, -1, 0) >= 0 or syscall(323, 1) >= 0 or die "perf_event_open: $!"'), capabilities: ['CAP_PERFMON', 'CAP_SYS_ADMIN'], edit: (spec) => { delete spec['linux'].seccomp; } }, kind: 'descriptor', severity: 'fatal', message: /a descriptor of kind (perf_event|userfaultfd)/ },
   { name: 'the pid namespace of the node', options: { args: shell('true'), edit: dropNamespace('pid') }, kind: 'host-pid', severity: 'fatal', message: /uses the pid namespace of the node/ },
   { name: 'the network of the node', options: { args: shell('true'), edit: dropNamespace('network') }, kind: 'host-network', severity: 'warning', message: /uses the network of the node/ },
-  { name: 'a file watch', options: { args: perl('my $fd = syscall(294, 0); my $path = "/tmp\\0"; syscall(254, $fd, $path, 0x100) >= 0 or die "inotify: $!"') }, kind: 'file-watch', severity: 'fatal', message: /watches 1 file of the container's root \(inotify, descriptor \d\)/ },
+  { name: 'a file watch', options: { args: perl('my $fd = syscall(294, 0); my $path = "/root/gone\\0"; open(F, ">", "/root/gone"); syscall(254, $fd, $path, 0x100) >= 0 or die "inotify: $!"; unlink "/root/gone"') }, kind: 'file-watch', severity: 'fatal', message: /watches 1 file of the container's root \(inotify, descriptor \d\)/ },
 ];
 
 function addDevice(path: string, major: number, minor: number): NonNullable<ContainerOptions['edit']> {

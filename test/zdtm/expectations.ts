@@ -4,11 +4,22 @@ import type { VerdictName } from './suite.ts';
 
 export interface Expectation {
   readonly names: readonly string[];
-  readonly verdict: Exclude<VerdictName, 'pass' | 'skip'>;
+  readonly verdict: Exclude<VerdictName, 'pass' | 'rightly-refused' | 'skip'>;
   /** Only with this runtime, or this way of restoring; undefined: with all. */
   readonly runtime?: RuntimeName;
   readonly memory?: 'eager' | 'lazy';
   readonly reason: string;
 }
 
-export const expectations: readonly Expectation[] = [];
+export const expectations: readonly Expectation[] = [
+  { names: ['file_locks01', 'unlink_fstat03'], verdict: 'fails', reason: 'they compare device or inode numbers with those before: the restored root file system is a new overlay, its files have new numbers' },
+  { names: ['inotify00', 'inotify04', 'fanotify00'], verdict: 'refused', reason: 'a watched file that has been deleted has no name in the overlay by which CRIU could find it' },
+  { names: ['inotify_system', 'inotify_system_nodel'], verdict: 'refused', reason: 'a symbolic link itself is watched, which CRIU would follow' },
+  { names: ['bpf_hash', 'bpf_array'], verdict: 'refused', reason: 'this CRIU is built without support for BPF maps' },
+  { names: ['netns_sub', 'netns_sub_veth', 'socket-tcp-ipt-nfconntrack', 'socket-tcp-nft-nfconntrack'], verdict: 'refused', reason: 'processes below the first have a network namespace of their own, and a runtime keeps CRIU from saving networks' },
+  { names: ['socket-tcp-skip-in-flight'], verdict: 'refused-in-dump', reason: 'it wants connections that wait to be accepted to be dropped: Stasis does not offer that' },
+  { names: ['file_lease02', 'file_lease03', 'file_lease04'], verdict: 'fails', reason: 'CRIU takes a lease that is being broken again, and its owner hears of the break under the number of another descriptor' },
+  { names: ['apparmor', 'binfmt_misc'], verdict: 'fails', reason: 'profiles and formats of the kernel belong to the node, and a runtime has its own mount of them' },
+  { names: ['pid00', 'seccomp_filter'], verdict: 'refused', reason: 'processes of other users can be saved only with CAP_SYS_RESOURCE, which the machines of this suite do not have' },
+  { names: ['mlock_setuid', 'thread_different_uid_gid'], verdict: 'fails', reason: 'the same; they do not answer in such a container even when nobody touches them' },
+];

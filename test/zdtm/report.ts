@@ -15,7 +15,7 @@ function expected({ runtime, by, memory }: Combination, name: string): Expectati
 
 /** A program that does not begin here says nothing about Stasis; one that passes although it was not expected to is no failure. */
 export function unexpected({ combination, results }: Run): Result[] {
-  return results.filter(({ name, verdict }) => verdict !== 'pass' && verdict !== 'skip' && verdict !== expected(combination, name)?.verdict);
+  return results.filter(({ name, verdict }) => !['pass', 'rightly-refused', 'skip'].includes(verdict) && verdict !== expected(combination, name)?.verdict);
 }
 
 function column(cells: readonly string[]): number {

@@ -13,14 +13,15 @@ const CAPABILITIES = `CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETG
   NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_TIME SYS_TTY_CONFIG
   MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP`.split(/\s+/).map((name) => `CAP_${name}`);
 
-const BEGIN_MS = 15_000;
-const ANSWER_MS = 15_000;
+const BEGIN_MS = 30_000;
+const ANSWER_MS = 30_000;
 const POLL_MS = 50;
 /** In the container. */
 const PLACE = '/t';
 
 function edit(spec: Spec): void {
   spec['process'].cwd = PLACE;
+  spec['process'].noNewPrivileges = false;
   spec['process'].env.push(`LD_LIBRARY_PATH=${PLACE}`);
   for (const set of ['bounding', 'effective', 'permitted']) spec['process'].capabilities[set] = CAPABILITIES;
   for (const mount of spec['mounts']) if (mount.destination === '/sys') mount.options = mount.options.filter((option: string) => option !== 'ro');

@@ -22,11 +22,12 @@ export interface Combination {
   readonly mode: 'stop' | 'leave-running';
 }
 
-export const verdicts = ['pass', 'refused', 'refused-in-dump', 'fails', 'lost', 'frozen', 'skip'] as const;
+export const verdicts = ['pass', 'rightly-refused', 'refused', 'refused-in-dump', 'fails', 'lost', 'frozen', 'skip'] as const;
 export type VerdictName = (typeof verdicts)[number];
 
 export const meanings: Readonly<Record<VerdictName, string>> = {
   pass: 'pass',
+  'rightly-refused': 'refused, as CRIU itself must, and goes on',
   refused: 'refused before the freeze',
   'refused-in-dump': 'refused in the dump, and goes on',
   fails: 'fails after it was saved',

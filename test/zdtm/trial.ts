@@ -19,7 +19,7 @@ export interface TrialOptions {
 }
 
 /** Every program is saved within seconds; what takes longer hangs. */
-const FREEZE_BUDGET_MS = 20_000;
+const FREEZE_BUDGET_MS = 30_000;
 const CLEANUP_TRIES = 3;
 
 type Outcome = Pick<Result, 'verdict' | 'detail'>;
@@ -35,6 +35,7 @@ async function afterRefusal(container: TestContainer, program: Program, error: u
   if (isStasisError(error, 'FREEZE_BUDGET_EXCEEDED') || freezer === undefined || new Freezer(freezer).frozen()) return outcome('frozen', detail);
   const said = await ask(container.pid, program);
   if (said !== 'PASS') return outcome('fails', `after it was refused (${detail}): ${said}`);
+  if (program.flags.includes('crfail')) return outcome('rightly-refused', detail);
   return outcome(isStasisError(error, 'NOT_CHECKPOINTABLE') ? 'refused' : 'refused-in-dump', detail);
 }
 
@@ -90,7 +91,7 @@ async function byRuntimeAlone(container: TestContainer, program: Program): Promi
   const directory = join('/srv', container.id, 'plain');
   mkdirSync(directory, { recursive: true });
   const refused = await plainCheckpoint(container, program, directory);
-  if (refused !== undefined) return outcome('refused-in-dump', refused);
+  if (refused !== undefined) return outcome(program.flags.includes('crfail') ? 'rightly-refused' : 'refused-in-dump', refused);
   const { pid, failure } = await plainRestore(container, program, directory);
   if (pid === undefined) return outcome('lost', failure);
   const said = await ask(pid, program);

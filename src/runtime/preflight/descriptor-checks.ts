@@ -154,21 +154,3 @@ export function checkPipes(scene: Scene): Finding[] {
     warning('external-pipe', `the other end of ${who(process)}'s ${target}, descriptor ${fd}, is outside the container or closed`, kinds.has('read') ? 'after a restore it reads the end of input' : 'after a restore writing to it fails', process)
   ));
 }
-
-/** Handles that overlayfs gives out (linux/exportfs.h, FILEID_…): it opens them again only when mounted with nfs_export=on. */
-const OVERLAY_HANDLE = /fhandle-type:(?:f8|fb)\b/;
-
-/** CRIU finds watched files again by their handles. */
-export function checkWatches(scene: Scene): Finding[] {
-  const findings: Finding[] = [];
-  const { rootfs } = scene.container;
-  const overlayOpens = rootfs.kind === 'overlay' && rootfs.options.includes('nfs_export=on');
-  for (const { process, fd, target } of descriptorsOf(scene, (name) => name === 'anon_inode:inotify' || name === 'anon_inode:[fanotify]')) {
-    const watches = (descriptorInfo(process, fd) ?? '').split('\n').filter((line) => /^(?:inotify wd|fanotify ino):/.test(line));
-    const lost = watches.filter((line) => !line.includes('f_handle:') || (OVERLAY_HANDLE.test(line) && !overlayOpens)).length;
-    const kind = target.replace('anon_inode:', '').replace(/[[\]]/g, '');
-    if (lost === 0) continue;
-    findings.push(fatal('file-watch', `${who(process)} watches ${lost} file${lost === 1 ? '' : 's'} of the container's root (${kind}, descriptor ${fd}), which cannot be found again in an overlay`, 'switch file watching off (tail -F, development servers, reloaders), or watch files on a volume', process));
-  }
-  return findings;
-}

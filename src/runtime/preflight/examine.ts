@@ -4,7 +4,7 @@ import { readMountinfo } from '../../host/mountinfo.ts';
 import { processAlive, readNamespaces } from '../../host/proc.ts';
 import type { CheckpointFlags, Container, Finding, Toolchain, Verdict } from '../types.ts';
 import { collect } from './collect.ts';
-import { checkAnonymousInodes, checkDeletedFiles, checkDevices, checkForeignFiles, checkPipes, checkTerminals, checkWatches } from './descriptor-checks.ts';
+import { checkAnonymousInodes, checkDeletedFiles, checkDevices, checkForeignFiles, checkPipes, checkTerminals } from './descriptor-checks.ts';
 import { checkEpolls } from './epoll-checks.ts';
 import { checkBpfMaps, checkHiddenFiles, checkMessageQueues, checkNamespaceFiles, checkPacketPipes, checkPidfds, checkSecretMemory, checkTunDevices } from './file-checks.ts';
 import { fatal, type Check, type Scene } from './findings.ts';
@@ -22,6 +22,7 @@ import { checkSockets } from './socket-checks.ts';
 import { checkCapabilities, checkDeadLeaders, checkNamespacesForChildren, checkPendingTraps } from './task-checks.ts';
 import { checkControllingTerminals } from './terminal-checks.ts';
 import { checkWaiting } from './waiting-checks.ts';
+import { checkWatches } from './watch-checks.ts';
 
 export interface ExamineOptions {
   readonly signal: AbortSignal | undefined;
@@ -37,7 +38,7 @@ const checks: readonly Check[] = [
   checkTerminals, checkControllingTerminals, checkForeignFiles, checkLocks, checkEpolls, checkPidfds, checkPacketPipes, checkTunDevices, checkBpfMaps, checkHiddenFiles, checkPrograms, checkDeletedPrograms,
   checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkSources,
   checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
-  checkBindMounts, checkPipes, checkWatches, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
+  checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];
 
 /** The same thing seen twice (an io_uring as descriptor and as mapping) is told once. */
@@ -51,7 +52,7 @@ function unique(findings: readonly Finding[]): Finding[] {
   });
 }
 
-function verdict(findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes' | 'shape'>): Verdict {
+function verdict(findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes' | 'shape' | 'watched'>): Verdict {
   const ordered = [...findings.filter(({ severity }) => severity === 'fatal'), ...findings.filter(({ severity }) => severity !== 'fatal')];
   return { checkpointable: !findings.some(({ severity }) => severity === 'fatal'), findings: ordered, ...more };
 }
@@ -66,6 +67,7 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
   if (!processAlive(container.pid, container.pidStart)) {
     return verdict([fatal('status', 'the container has ended', 'only a running container can be checkpointed')], nothing);
   }
-  const findings = [...checks.flatMap((check) => check(scene)), ...await checkWaiting(scene)];
-  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts), shape: shapeOfScene(scene) });
+  const watched = await checkWatches(scene, options.signal);
+  const findings = [...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene)];
+  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts), shape: shapeOfScene(scene), watched: watched.paths });
 }
