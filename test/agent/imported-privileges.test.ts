@@ -241,7 +241,7 @@ void describe('imported images that ask for more than the bundle grants', () => 
       const [outside, made] = [snapshot(join(BASE, 'outside')), upper()];
       const refused = (error: unknown): boolean => {
         // What no container needs is refused when it comes; what this one may not have, when its bundle is known.
-        assert.ok(isStasisError(error) && ['ARCHIVE_INVALID', attack.code ?? 'RESTORE_INCOMPATIBLE'].includes(error.code), String(error));
+        assert.ok(isStasisError(error) && ['ARCHIVE_INVALID', 'OBJECT_CORRUPT', attack.code ?? 'RESTORE_INCOMPATIBLE'].includes(error.code), String(error));
         assert.match(error.message, attack.reason);
         return true;
       };

@@ -15,7 +15,7 @@ import { join } from 'node:path';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import type { CheckpointId, OperationId } from '../../core/ids.ts';
 import { receiveArchive, type Received } from '../../image/archive/index.ts';
-import { admitImages, saveImages } from '../../image/criu/index.ts';
+import { saveImages } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { CheckpointSummary, CheckpointWriter } from '../../repository/types.ts';
 import type { AgentContext } from '../context.ts';
@@ -77,13 +77,12 @@ async function prepare(agent: AgentContext, request: ImportRequest, operation: O
 /** What is wrong with the images is wrong with the archive. */
 async function sealImages(writer: CheckpointWriter, images: string, signal: AbortSignal): Promise<CriuImageSummary> {
   try {
-    await admitImages(images);
     const summary = await saveImages(writer, IMAGES_PREFIX, images, { signal });
     if ((summary.report?.imageVersion ?? 0) < 1 || summary.processes < 1) throw new StasisError('ARCHIVE_INVALID', 'the images in the archive hold no process');
     return summary;
   } catch (error) {
     if (!isStasisError(error, 'DUMP_FAILED') && !isStasisError(error, 'OBJECT_CORRUPT')) throw error;
-    throw new StasisError('ARCHIVE_INVALID', `CRIU's images in the archive are damaged, or hold what containers do not need: ${error.message}`, { cause: error, hint: 'is it an archive of podman or CRI-O, and complete?' });
+    throw new StasisError('ARCHIVE_INVALID', `CRIU's images in the archive are damaged: ${error.message}`, { cause: error, hint: 'is it an archive of podman or CRI-O, and complete?' });
   }
 }
 
