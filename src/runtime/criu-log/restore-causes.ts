@@ -24,6 +24,8 @@ export const restoreCauses: readonly Cause[] = [
   { match: /No tun device for file (\S+?)$/, kind: 'tun', message: 'the network device $1 (tun) cannot be made again', hint: 'end the VPN or tunnel before a checkpoint, or run it outside the container' },
   { match: /Sysv shmem (\S+) with (?:tail hole|a hole|misordered attach chunks)/, kind: 'shared-memory', message: 'a SysV shared memory segment was mapped in part only', hint: 'let the program attach it as a whole (shmat), or detach it, before the next checkpoint' },
   { match: /Script (\S+) exited with -1$/, kind: 'limit', message: 'a helper of criu ($1) could not be started', hint: 'is the limit on processes of the container (pids.max) reached? a restore needs room for four more' },
+  { match: /Can't find a session leader for (\d+)|Can't figure out which sid \((\d+) or/, kind: 'session', message: 'process $1$2 belongs to a session whose leader has ended, and CRIU cannot put it back there', hint: 'let the program that leads the session live on, or start it by one that stays (setsid --wait, an init); end what was left behind by a daemon' },
+  { match: /Unable to reopen the pipe (\S+): No such file/, kind: 'mount', message: 'a pipe cannot be opened again, because the container has no /proc', hint: 'let the container keep /proc mounted' },
   // Processes and namespaces.
   { match: /Pid (\d+) do not match expected (\d+)|Can't fork for (\d+): File exists/, kind: 'pid', message: 'pid $2$3 is taken', hint: 'restore into a pid namespace of its own' },
   { match: /process tree can only be restored in a new pid namespace/, kind: 'pid', message: 'the checkpoint needs a pid namespace of its own', hint: 'give the new container a pid namespace' },

@@ -14,7 +14,7 @@ import { checkLocks } from './lock-checks.ts';
 import { checkFileAttributes, checkMulticast, checkNetworkDevices, checkSocketOptions } from './loss-checks.ts';
 import { checkMappings, checkSharedSegments } from './mapping-checks.ts';
 import { checkHeadroom, estimateMemory } from './memory.ts';
-import { checkBindMounts, checkFileSystems, checkInnerOverlays, checkSources, findVolumes } from './mount-checks.ts';
+import { checkBindMounts, checkFileSystems, checkInnerOverlays, checkProc, checkSources, findVolumes } from './mount-checks.ts';
 import { checkExamined, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkStoppedThreads, checkStuck, checkSwap, checkTraced } from './process-checks.ts';
 import { checkDeletedPrograms, checkPrograms } from './program-checks.ts';
 import { shapeOfScene } from './shape.ts';
@@ -36,7 +36,7 @@ const DEFAULT_GHOST_LIMIT = 64 * MiB;
 const checks: readonly Check[] = [
   checkVersions, checkCapabilities, checkOwnLimits, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSecretMemory, checkMessageQueues, checkSockets,
   checkTerminals, checkControllingTerminals, checkForeignFiles, checkLocks, checkEpolls, checkPidfds, checkPacketPipes, checkTunDevices, checkBpfMaps, checkHiddenFiles, checkPrograms, checkDeletedPrograms,
-  checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkSources,
+  checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
   checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];

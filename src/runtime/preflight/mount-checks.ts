@@ -6,7 +6,7 @@ import { statOpen, statPath, withinRoot } from '../../host/still-files.ts';
 import type { Container, Finding, Volume } from '../types.ts';
 import { PROVIDED, isBindMount } from '../spec.ts';
 import { printable } from '../text.ts';
-import { fatal, warning, type Scene } from './findings.ts';
+import { fatal, warning, who, type Scene } from './findings.ts';
 
 /** Served by somebody else over a wire or a device of the node; CRIU cannot mount them again. */
 const REMOTE = /^(fuse|fuseblk|fuse\..*|nfs4?|ceph|cifs|smb3|9p|virtiofs|lustre|gpfs|beegfs|afs|ocfs2|gfs2)$/;
@@ -86,4 +86,12 @@ export function checkInnerOverlays({ container, mounts }: Scene): Finding[] {
   return mounts.filter(({ fsType, mountPoint, root }) => fsType === 'overlay' && root === '/' && mountPoint !== '/' && !declared.has(mountPoint)).slice(0, 1).map(({ mountPoint }) => (
     fatal('mount', `an overlay was mounted at ${printable(mountPoint)} from inside the container`, 'mount it from outside, in config.json: a restore cannot find the layers of an overlay that was made inside')
   ));
+}
+
+/** A pipe is opened again through /proc, in the mounts of the container. */
+export function checkProc({ tree, mounts }: Scene): Finding[] {
+  if (mounts.length === 0 || mounts.some(({ fsType, mountPoint }) => fsType === 'proc' && mountPoint === '/proc')) return [];
+  const process = tree.processes.find(({ descriptors }) => descriptors.some(({ target }) => target.startsWith('pipe:')));
+  if (process === undefined) return [];
+  return [fatal('mount', `the container has no /proc, and ${who(process)} holds a pipe, which a restore opens again through it`, 'let the container keep /proc mounted', process)];
 }
