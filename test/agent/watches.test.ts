@@ -14,7 +14,7 @@ import ctypes, os, struct
 libc = ctypes.CDLL(None, use_errno=True)
 os.makedirs('/data/app dir'); open('/data/app dir/file', 'w').close()
 fd = libc.inotify_init()
-for path in ${JSON.stringify(WATCHED)}: assert libc.inotify_add_watch(fd, path.encode(), 0x102) > 0
+for path in ${JSON.stringify(WATCHED)}: assert libc.inotify_add_watch(fd, path.encode(), 0x122) > 0
 open('/data/ready', 'w').close()
 while True:
     data = os.read(fd, 65536)
@@ -65,6 +65,8 @@ for (const runtime of ['runc', 'crun'] as const) {
       const container = await startContainer({ runtime, id: `watches-${runtime}-${process.pid}`, args: ['/usr/bin/python3', '-c', PROGRAM] });
       try {
         await present(`/proc/${container.pid}/root/data/ready`, () => true);
+        await agent.client.listContainers({ container: container.id, all: false }, { signal: undefined });
+        assert.equal(existsSync(`/proc/${container.pid}/root/data/events`), false, 'the program hears of an examination');
         // A file that is watched and then written for the first time becomes another one in an overlay: not with the second write.
         appendFileSync(`/proc/${container.pid}/root/etc/debian_version`, 'x');
         let { pid } = container;

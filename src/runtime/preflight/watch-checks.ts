@@ -59,9 +59,21 @@ function likely({ tree }: Scene): string[] {
   return [...new Set([...beside.filter((path) => path !== '/'), '/etc', '/var', '/srv', '/opt', '/'])];
 }
 
+/**
+ * What a directory of the overlay holds, and names that the uppermost layers have hidden. Out of the layers: whoever opens the
+ * directory itself is heard of by those that watch it.
+ */
+async function namesIn(layers: readonly string[], path: string): Promise<Set<string>> {
+  const lists = await Promise.all(layers.map((layer) => readdir(join(layer, path)).catch(() => [])));
+  return new Set(lists.flat());
+}
+
 /** Paths in the container's root by number of file. Other mounts are not entered: a file system that hangs would hang the caller. */
 async function findPaths(scene: Scene, wanted: ReadonlySet<string>, signal: AbortSignal | undefined): Promise<Map<string, string>> {
-  const root = `/proc/${scene.container.pid}/root`;
+  const { pid, rootfs } = scene.container;
+  if (rootfs.kind !== 'overlay') return new Map();
+  const root = `/proc/${pid}/root`;
+  const layers = [rootfs.upper, ...rootfs.lower];
   const mountPoints = new Set(scene.mounts.map(({ mountPoint }) => mountPoint));
   mountPoints.delete('/');
   const found = new Map<string, string>();
@@ -76,8 +88,8 @@ async function findPaths(scene: Scene, wanted: ReadonlySet<string>, signal: Abor
     if (here === undefined) continue;
     if (wanted.has(here.key) && namesInCriuConfig(path)) found.set(here.key, path);
     if (!here.directory) continue;
-    const names = await readdir(join(root, path)).catch(() => []);
-    waiting.push(...names.map((name) => join(path, name)).filter((below) => !mountPoints.has(below)));
+    const names = await namesIn(layers, path);
+    waiting.push(...[...names].map((name) => join(path, name)).filter((below) => !mountPoints.has(below)));
   }
   return found;
 }
