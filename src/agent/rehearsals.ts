@@ -12,8 +12,9 @@ import type { CheckpointRequest } from './checkpoint/checkpoint.ts';
 const MAX_ENTRIES = 10_000;
 /** Until one was made here. */
 const FIRST_MS = 1000;
-/** A node is busier at times. */
+/** A node is busier at times, and a stop that could have been rehearsed is not to be left unrehearsed for fear of that. */
 const SAFETY = 3;
+const MOST_MS = 5000;
 
 export class Rehearsals {
   readonly #path: string;
@@ -32,7 +33,7 @@ export class Rehearsals {
 
   /** Of the freeze budget, what a rehearsal may be expected to need. */
   get expectedMs(): number {
-    return this.#lastMs * SAFETY;
+    return Math.min(this.#lastMs * SAFETY, MOST_MS);
   }
 
   /** Throws a system error when it cannot be written down; it holds for this process nevertheless. */

@@ -65,7 +65,7 @@ export function progressInfo(status: OperationStatus, nowMs: number): api.Progre
   return {
     operationId: status.id, kind: status.kind, step: status.step, stepNumber: status.stepNumber, stepCount: status.stepCount,
     bytesDone: status.bytesDone, bytesTotal: status.bytesTotal, bytesPerSecond: rate(status.bytesDone, elapsedMs), elapsedMs,
-    frozen: status.state === 'running' && (status.step === 'freeze' || status.step === 'dump'),
+    frozen: status.state === 'running' && ['freeze', 'dump', 'rehearse'].includes(status.step),
   };
 }
 

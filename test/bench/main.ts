@@ -10,6 +10,7 @@ import { incremental } from './incremental.ts';
 import { lazyRestore } from './lazy.ts';
 import { warmMemory } from './measure.ts';
 import type { Measured, Part } from './part.ts';
+import { rehearsals } from './rehearsal.ts';
 import { repositoryThroughput } from './repository/part.ts';
 
 const { values: options } = parseArgs({
@@ -21,7 +22,7 @@ const say = (line: string): void => { process.stderr.write(`${line}\n`); };
 /** What a run touches at once: heap, images, staging, page cache. */
 const WARM_GIB = 8;
 
-const parts: readonly Part[] = [...besideRivals({ podman: options['no-podman'] !== true }), incremental, lazyRestore(Number(options['lazy-mib'])), ...repositoryThroughput];
+const parts: readonly Part[] = [...besideRivals({ podman: options['no-podman'] !== true }), incremental, rehearsals, lazyRestore(Number(options['lazy-mib'])), ...repositoryThroughput];
 
 function machine(): Record<string, string | number> {
   const version = (...command: readonly string[]): string => (execFileSync(command[0] ?? '', command.slice(1), { encoding: 'utf8' }).split('\n')[0] ?? '').replace(/^.*ersion:? /, '');

@@ -6,6 +6,7 @@ import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { StasisError, asStasisError } from '../../core/errors.ts';
 import type { OperationId } from '../../core/ids.ts';
+import { formatDuration } from '../../core/units.ts';
 import { RestoreGate } from '../../host/restore-gate.ts';
 import { NoScratch, criuConfig, makePlace, networkKind, pidInPlace, readNetwork, rebuild, removePlace, scratchId, type ScratchPlace } from '../../runtime/index.ts';
 import type { Container } from '../../runtime/types.ts';
@@ -104,7 +105,8 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
       gateDirectory: gate.directory, cgroupNamespace: container.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false, scripts: agent.settings.scripts,
     }, agent.toolchain, { signal: AbortSignal.any([signal, ended.signal]), timeoutMs });
     try {
-      await Promise.race([this.#rebuilding, this.#examine(place, gate, AbortSignal.any([signal, ended.signal]))]);
+      const over = AbortSignal.any([signal, ended.signal]);
+      await Promise.race([this.#rebuilding, this.#examine(place, gate, over), this.#overdue(timeoutMs, over)]);
     } finally {
       // The end of its first process is the end of all of it.
       ended.abort(new StasisError('CANCELLED', 'the rehearsal is over'));
@@ -121,6 +123,12 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     await failpoints.hit('checkpoint.rehearse.rebuilt', { signal });
     const pid = pidInPlace(place, inner);
     if (pid === undefined) throw new StasisError('RESTORE_FAILED', `the rebuilt tasks of container ${this.#parts.container.id} ended before they could be looked at`, { hint: 'was one killed, for want of memory or by somebody? try again' });
+  }
+
+  /** The runtime is killed then, too; nobody waits until it is gone. */
+  async #overdue(timeoutMs: number, signal: AbortSignal): Promise<never> {
+    await this.#parts.agent.clock.sleep(timeoutMs, { signal });
+    throw new StasisError('DEADLINE_EXCEEDED', `its tasks were not rebuilt within ${formatDuration(timeoutMs)}`, { hint: 'criu hangs, or the node is too busy: look at its log, or give a longer freeze budget' });
   }
 
   #remove(): Promise<void> {
