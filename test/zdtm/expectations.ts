@@ -14,7 +14,9 @@ export interface Expectation {
 export const expectations: readonly Expectation[] = [
   { names: ['file_locks01', 'unlink_fstat03', 'fanotify00'], verdict: 'fails', reason: 'they compare device, inode or mount numbers with those before: the restored root file system is a new overlay' },
   { names: ['inotify00'], verdict: 'refused', reason: 'a watched file that has been deleted has no name in the overlay by which CRIU could find it' },
-  { names: ['inotify_system', 'inotify_system_nodel'], verdict: 'refused', reason: 'a symbolic link itself is watched, which CRIU would follow' },
+  { names: ['inotify_system_nodel'], verdict: 'refused', reason: 'a symbolic link itself is watched, which CRIU would follow' },
+  { names: ['inotify_system'], verdict: 'fails', reason: 'it waits for events that came before the checkpoint and were not read: CRIU leaves them out' },
+  { names: ['session02', 'session03'], verdict: 'refused-in-dump', reason: 'the leader of a session has ended, and CRIU cannot make that session again: the rehearsal finds it' },
   { names: ['bpf_hash', 'bpf_array'], verdict: 'refused', reason: 'this CRIU is built without support for BPF maps' },
   { names: ['netns_sub', 'netns_sub_veth', 'socket-tcp-ipt-nfconntrack', 'socket-tcp-nft-nfconntrack'], verdict: 'refused', reason: 'processes below the first have a network namespace of their own, and a runtime keeps CRIU from saving networks' },
   { names: ['socket-tcp-skip-in-flight'], verdict: 'refused-in-dump', reason: 'it wants connections that wait to be accepted to be dropped: Stasis does not offer that' },

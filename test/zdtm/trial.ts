@@ -122,6 +122,9 @@ export async function trial(program: Program, options: TrialOptions): Promise<Re
   const started = performance.now();
   const id = `z-${program.name.replaceAll(/[^a-z0-9]/g, (sign) => (sign === '+' ? 'p' : '-')).slice(0, 40)}`;
   const result = (of: Outcome): Result => ({ name: program.name, ...of, seconds: Math.round((performance.now() - started) / 100) / 10 });
+  if (options.combination.memory === 'lazy' && program.flags.includes('nolazy')) {
+    return result(outcome('skip', 'CRIU does not share memory again between processes whose pages come later'));
+  }
   let container: TestContainer | undefined;
   try {
     const subject = await begin(options.directory, program, { runtime: options.combination.runtime, id });
