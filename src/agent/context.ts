@@ -36,6 +36,8 @@ export interface AgentSettings {
   readonly stopBudgetMs: number;
   /** Deadline of an operation whose caller set none. */
   readonly operationDeadlineMs: number;
+  /** How long an import waits for the next piece of its archive. */
+  readonly stallMs: number;
   readonly ghostLimitBytes: number;
   /** Whose checkpoints are not encrypted. */
   readonly plaintextFor: readonly Selector[];

@@ -44,7 +44,7 @@ async function* changeRecipients(agent: AgentContext, request: api.ChangeRecipie
   const { operation, outcome } = agent.operations.start({
     id, kind: 'rotate', target: 'repository', steps: ROTATE_STEPS, deadlineMs: request.deadlineMs ?? agent.settings.operationDeadlineMs,
     // Two at once take turns in each lineage. It moves no data, so nobody has to wait for it.
-    exclusive: `rotate ${id}`, unbounded: true, principal: caller.principal, reason: request.reason,
+    exclusive: `rotate ${id}`, slots: 'none', principal: caller.principal, reason: request.reason,
   }, (running) => running.step('rotate', (signal) => agent.repository.keyring.rewrapAll(lineages, change.change, {
     signal, dryRun: request.dryRun, onLineage: countInto(running),
     onChanged: (lineage, epoch) => agent.log.event('keys.rewrapped', { lineage, epoch, ...change.said, principal: caller.principal, reason: request.reason }),

@@ -14,8 +14,11 @@ export interface StartOptions {
   readonly deadlineMs: number;
   /** Operations with the same key exclude each other ("container /run/runc/a", "checkpoint 01…"). */
   readonly exclusive: string;
-  /** It does not count against the operations that may run at the same time. */
-  readonly unbounded?: boolean;
+  /**
+   * Against which number it counts of those that may run at the same time: work, transfers (they wait for the bytes of a
+   * caller, who may be slow or asleep), or none.
+   */
+  readonly slots?: 'work' | 'transfers' | 'none';
   /** Who asked, and why. */
   readonly principal: string;
   readonly reason: string;
@@ -28,6 +31,9 @@ export interface Started<T> {
 
 /** Ended operations stay known this long for latecomers and duplicates, and no more than this many. */
 const KEEP_ENDED = 200;
+/** Operations that run or wait, of one caller and of all. */
+const MAX_UNFINISHED_EACH = 100;
+const MAX_UNFINISHED = 400;
 /** Byte counts change with every chunk: watchers are told at most this often. */
 const WATCH_INTERVAL_MS = 100;
 
@@ -45,13 +51,13 @@ export class Operations {
   readonly #busy = new Map<string, OperationId>();
   readonly #watchers = new Set<(status: OperationStatus) => void>();
   readonly #lastTold = new Map<OperationId, { at: number; step: number; state: string }>();
-  readonly #slots: Semaphore;
+  readonly #slots: Readonly<Record<'work' | 'transfers', Semaphore>>;
   readonly #clock: Clock;
   readonly #failpoints: Failpoints;
   #stopping = false;
 
-  constructor(options: { parallel: number; clock: Clock; failpoints: Failpoints }) {
-    this.#slots = new Semaphore(options.parallel);
+  constructor(options: { parallel: number; transfers: number; clock: Clock; failpoints: Failpoints }) {
+    this.#slots = { work: new Semaphore(options.parallel), transfers: new Semaphore(options.transfers) };
     this.#clock = options.clock;
     this.#failpoints = options.failpoints;
   }
@@ -69,21 +75,33 @@ export class Operations {
     return { operation: known.operation, outcome: known.outcome as Promise<T> };
   }
 
-  /** Starts an operation, or joins the one of the same id. Throws CONTAINER_BUSY, AGENT_STOPPING, or USAGE for no time at all. */
+  /** Starts an operation, or joins the one of the same id. Throws CONTAINER_BUSY, AGENT_BUSY, AGENT_STOPPING, or USAGE for no time at all. */
   start<T>(options: StartOptions, body: (operation: Operation) => Promise<T>): Started<T> {
     const joined = this.join<T>(options.id, options.kind, options.target);
     if (joined !== undefined) return joined;
     if (!(options.deadlineMs > 0)) throw new StasisError('USAGE', `a deadline of ${options.deadlineMs} ms is over before the operation begins`, { hint: 'give more than 0, or none for the configured one' });
     if (this.#stopping) throw new StasisError('AGENT_STOPPING', 'the agent is shutting down', { hint: 'try again when it is back' });
+    if (options.kind !== 'fill') this.#requireRoom(options.principal);
     this.claim(options.id, options.exclusive, options.target);
+    const { slots = 'work' } = options;
     const operation = new Operation({ ...options, clock: this.#clock, failpoints: this.#failpoints, changed: (changed) => this.#tell(changed) });
     const outcome = operation.run(async () => {
-      using _slot = options.unbounded === true ? undefined : await this.#slots.acquire(1, { signal: operation.signal });
+      using _slot = slots === 'none' ? undefined : await this.#slots[slots].acquire(1, { signal: operation.signal });
       return await body(operation);
     }).finally(() => this.#ended(options));
     outcome.catch(() => undefined);
     this.#entries.set(options.id, { operation, options, outcome });
     return { operation, outcome };
+  }
+
+  /** What waits is bounded, and nobody fills the queue alone. */
+  #requireRoom(principal: string): void {
+    const unfinished = [...this.#entries.values()].filter(({ operation, options }) => options.kind !== 'fill' && operation.status().state === 'running');
+    const own = unfinished.filter(({ options }) => options.principal === principal).length;
+    if (own < MAX_UNFINISHED_EACH && unfinished.length < MAX_UNFINISHED) return;
+    throw new StasisError('AGENT_BUSY', `${unfinished.length} operations run or wait, ${own} of them for ${JSON.stringify(principal)}`, {
+      hint: `at most ${MAX_UNFINISHED_EACH} are taken for one caller and ${MAX_UNFINISHED} in all: try again when some have ended`,
+    });
   }
 
   /** Takes a further key, for an operation that learns while it runs what it works on. Throws CONTAINER_BUSY. */

@@ -3,7 +3,7 @@ import { isAbsolute } from 'node:path';
 import { LONGEST_TIMER_MS } from '../core/clock.ts';
 import { StasisError, isStasisError } from '../core/errors.ts';
 import { newOperationId, parseCheckpointId, parseOperationId, type OperationId } from '../core/ids.ts';
-import type { AgentHandlers, CallContext, CheckpointEvent, RestoreEvent, VerifyEvent } from '../rpc/api.ts';
+import type { AgentHandlers, CallContext, Caller, CheckpointEvent, RestoreEvent, VerifyEvent } from '../rpc/api.ts';
 import type * as api from '../rpc/api.ts';
 import { findContainer } from '../runtime/index.ts';
 import type { Container, RuntimeName } from '../runtime/types.ts';
@@ -41,6 +41,7 @@ export function agentHandlers(agent: AgentContext): AgentHandlers {
     watchOperations: (request, context) => watchOperations(agent, request, context),
     cancelOperation: async (request, context) => {
       const operation = agent.operations.get(parseOperationId(request.operationId));
+      requireOwn(operation, context.caller);
       operation.cancel(new StasisError('CANCELLED', `cancelled by ${context.caller.principal}`));
       agent.log.event('operation.cancelled', { operation_id: operation.id, principal: context.caller.principal });
       return operationInfo(operation.status());
@@ -56,6 +57,15 @@ export function agentHandlers(agent: AgentContext): AgentHandlers {
       return report;
     },
   };
+}
+
+/** Work is ended by who asked for it, or by an operator. */
+function requireOwn(operation: Operation, { principal, roles }: Caller): void {
+  const owner = operation.status().principal;
+  if (owner === principal || roles.has('operator')) return;
+  throw new StasisError('PERMISSION_DENIED', `${JSON.stringify(principal)} may not cancel operation ${operation.id} of ${JSON.stringify(owner)}`, {
+    hint: 'ask whoever started it, or an operator (a certificate with OU=operator)', details: { operation: operation.id, principal },
+  });
 }
 
 function operationId(wanted: string | undefined): OperationId {

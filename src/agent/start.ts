@@ -85,7 +85,7 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   treeThreads.prepare();
   const failpoints = failpointsOf(config);
   const roots = runtimeRoots(config);
-  const operations = new Operations({ parallel: config.operations.parallel, clock: systemClock, failpoints });
+  const operations = new Operations({ parallel: config.operations.parallel, transfers: config.operations.transfers, clock: systemClock, failpoints });
   const holdings = new Holdings(repository);
   const context: AgentContext = {
     settings: settingsOf(config), clock: systemClock, log, failpoints, repository, staging, holdings, treeThreads, toolchain, operations,
@@ -121,6 +121,7 @@ async function serve(stack: AsyncDisposableStack, config: Config, context: Agent
   const { cert, key, ca } = config.listen.tls;
   const server = await serveAgent({
     handlers: agentHandlers(context), socket: config.socket, logger: context.log, metrics, clock: context.clock,
+    stallMs: config.operations.stall,
     listen: config.listen.address === '' ? undefined : { address: config.listen.address, tls: { cert, key, ca } },
   });
   server.setServing(true);
@@ -155,7 +156,7 @@ function settingsOf(config: Config): AgentSettings {
   const libexec = libexecDirectory();
   return {
     nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path, preDump: config.memory.preDump, rehearsal: config.rehearsal,
-    freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, ghostLimitBytes: config.ghostLimit,
+    freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, stallMs: config.operations.stall, ghostLimitBytes: config.ghostLimit,
     criu: config.criu.binary, plaintextFor: config.repository.plaintextFor.map(parseSelector), parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionPolicy(config),
     scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), restoreHook: join(libexec, 'stasis-restore-hook'), rehearse: join(libexec, 'stasis-rehearse') },
   };

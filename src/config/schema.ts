@@ -163,6 +163,8 @@ export const schema = v.strictObject({
   ghostLimit: key(size, '64M', 'Largest deleted but open file that is saved with a checkpoint.'),
   operations: group({
     parallel: key(integer(1, 64), 2, 'How many checkpoints and restores run at the same time; others wait.'),
+    transfers: key(integer(1, 64), 2, 'How many exports and imports run at the same time, beside the others; further ones wait.'),
+    stall: key(duration, '1m', 'How long the agent waits for a caller that does not read its answers, or sends no more of an archive. Then it ends the call.'),
     deadline: key(duration, '1h', 'How long an operation may take whose caller set no deadline.'),
   }),
   workers: key(integer(1, 64), Math.min(8, availableParallelism()), 'Threads that hash, compress and seal. Default: the number of processors, at most 8.'),

@@ -12,6 +12,11 @@ export class Semaphore {
     this.#free = limit;
   }
 
+  /** How many wait. */
+  get waiting(): number {
+    return this.#waiting.length;
+  }
+
   /** Waits, first come first served, until `count` credits are free. A count above the limit waits for all. */
   async acquire(count: number, { signal }: { signal: AbortSignal | undefined }): Promise<Disposable> {
     const wanted = Math.min(count, this.limit);

@@ -14,6 +14,7 @@ import { childEnvironment } from './environment.ts';
 import { makePrivateDirectory, removeTree, replaceFile } from './files.ts';
 import { AT_FDCWD, duplicateDescriptors, mknodat, setNonblocking } from './libc.ts';
 import { run } from './process.ts';
+import { treeHoldsSocket } from './tcp-peer.ts';
 
 export type FillOutcome = 'complete' | 'failed';
 
@@ -143,6 +144,12 @@ export class LazyGuard implements AsyncDisposable {
     }));
     return outcome;
   }
+}
+
+/** Whether criu lazy-pages of this guard has the socket. */
+export function daemonHoldsSocket(directory: string, inode: number): boolean {
+  const pid = Number.parseInt(readText(join(directory, 'daemon.pid')), 10);
+  return pid > 1 && treeHoldsSocket(pid, inode);
 }
 
 /**

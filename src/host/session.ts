@@ -6,6 +6,7 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { listPids, readStat, readStatus } from './proc.ts';
+import { treeHoldsSocket } from './tcp-peer.ts';
 
 /** Longer than the kernel takes to collect a killed process, short enough not to hold up a start. */
 const WAIT_MS = 5000;
@@ -38,6 +39,12 @@ export function criuUnnoticed(sessionFile: string): boolean {
   const found = listPids().flatMap((pid) => readStat(pid) ?? []).filter((stat) => stat.session === session && stat.comm === 'criu');
   const [first] = found.sort((a, b) => a.startTime - b.startTime || a.pid - b.pid);
   return first?.state === 'Z';
+}
+
+/** Whether the runtime of this session, criu, or what these have started has the socket. */
+export function sessionHoldsSocket(sessionFile: string, inode: number): boolean {
+  const session = readSession(sessionFile);
+  return session !== undefined && treeHoldsSocket(session, inode);
 }
 
 function readSession(sessionFile: string): number | undefined {

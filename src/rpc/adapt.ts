@@ -5,7 +5,6 @@
  * - When the caller cancels or goes away, its deadline passes or the server stops, the signal is aborted; a generator is then
  *   closed even if it does not look at its signal.
  */
-import { once } from 'node:events';
 import type { sendUnaryData, ServerDuplexStream, ServerWritableStream } from '@grpc/grpc-js';
 import { longTimer } from '../core/clock.ts';
 import { StasisError } from '../core/errors.ts';
@@ -60,15 +59,32 @@ function orAborted<T>(work: Promise<T>, signal: AbortSignal): Promise<T> {
   });
 }
 
-export async function answerStream<T>(call: ServerWritableStream<object, object> | ServerDuplexStream<object, object>, signal: AbortSignal, handle: () => AsyncIterable<T>, encode: (message: T) => object, toStatus: ToStatus): Promise<void> {
+export async function answerStream<T>(call: ServerWritableStream<object, object> | ServerDuplexStream<object, object>, signal: AbortSignal, handle: () => AsyncIterable<T>, encode: (message: T) => object, toStatus: ToStatus, stallMs: number): Promise<void> {
   try {
     for await (const message of abortable(handle(), signal)) {
-      if (!call.write(encode(message))) await once(call, 'drain', { signal });
+      if (!call.write(encode(message))) await drained(call, signal, stallMs);
     }
     call.end();
   } catch (error) {
-    // once() wraps the reason of the signal; the reason itself says more.
+    // A wait that was ended wraps the reason of the signal; the reason itself says more.
     call.emit('error', toStatus(signal.aborted ? signal.reason : error));
+  }
+}
+
+/** A caller who does not read holds on to what the answer needs: slots, messages, packs that are kept for it. */
+async function drained(call: ServerWritableStream<object, object> | ServerDuplexStream<object, object>, signal: AbortSignal, stallMs: number): Promise<void> {
+  signal.throwIfAborted();
+  const { promise, resolve, reject } = Promise.withResolvers<void>();
+  const abort = (): void => reject(signal.reason as Error);
+  const timer = longTimer(() => reject(new StasisError('DEADLINE_EXCEEDED', `the caller has not read for ${stallMs} ms`, { hint: 'read the answer as it comes; operations.stall says how long the agent waits' })), stallMs);
+  call.once('drain', resolve);
+  signal.addEventListener('abort', abort, { once: true });
+  try {
+    await promise;
+  } finally {
+    timer.clear();
+    call.off('drain', resolve);
+    signal.removeEventListener('abort', abort);
   }
 }
 

@@ -53,7 +53,8 @@ export function callerOfCertificate(subject: { readonly CN?: unknown; readonly O
   const units = ([] as unknown[]).concat(subject.OU ?? []);
   const known = roles.filter((role) => units.includes(role));
   const name = ([] as unknown[]).concat(subject.CN ?? [])[0];
-  return { principal: typeof name === 'string' ? name : 'unnamed', roles: new Set(known), transport: 'tls' };
+  // "local" is whoever can open the UNIX socket: nobody calls himself so from outside.
+  return { principal: typeof name !== 'string' ? 'unnamed' : name === localCaller.principal ? `certificate ${name}` : name, roles: new Set(known), transport: 'tls' };
 }
 
 export function authorize(caller: Caller, method: MethodName): void {

@@ -33,6 +33,8 @@ export interface ServeOptions {
   readonly logger: ServerLog;
   readonly metrics: ServerMetrics;
   readonly clock: Clock;
+  /** How long an answer waits for a caller who does not read. */
+  readonly stallMs: number;
 }
 
 export interface AgentServer extends AsyncDisposable {

@@ -23,6 +23,7 @@ export interface ServiceParts {
   readonly stop: AbortSignal;
   readonly logger: ServerLog;
   readonly clock: Clock;
+  readonly stallMs: number;
   readonly observe: CallObserver;
 }
 
@@ -73,7 +74,7 @@ async function unary(parts: ServiceParts, method: WireMethod, call: ServerUnaryC
 async function stream(parts: ServiceParts, method: WireMethod, call: Streaming): Promise<void> {
   const run = begin(parts, method, call);
   const handler = parts.handlers[method.name].bind(parts.handlers) as unknown as Handler<AsyncIterable<object>>;
-  await answerStream(call, run.signal, () => handler(...run.admit()), method.encodeResponse, run.fail);
+  await answerStream(call, run.signal, () => handler(...run.admit()), method.encodeResponse, run.fail, parts.stallMs);
   run.end();
 }
 

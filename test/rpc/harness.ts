@@ -36,7 +36,7 @@ export async function harness(more: Partial<ServeOptions> = {}): Promise<Harness
   const logger: Logger = { event: (name, fields = {}) => void events.push({ name, fields }), child: () => logger };
   const script = scriptedAgent();
   const metrics = createMetrics();
-  const server = await serveAgent({ handlers: script.handlers, socket, listen: undefined, logger, metrics, clock: systemClock, ...more });
+  const server = await serveAgent({ handlers: script.handlers, socket, listen: undefined, logger, metrics, clock: systemClock, stallMs: 60_000, ...more });
   const client = await connectAgent({ socket });
   return {
     directory: directory.path, socket, server, client, script, metrics, events,

@@ -7,6 +7,7 @@ import { stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
+import { sessionHoldsSocket } from '../../host/session.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import { pagesName, saveRound, type MemoryLayers } from '../../image/criu/index.ts';
 import { SlabPool, startPageServer, type PageServer } from '../../image/page-server/index.ts';
@@ -23,8 +24,8 @@ export interface MemoryPath extends AsyncDisposable {
   readonly pageServer: string | undefined;
   /** The reserved memory becomes criu's. */
   release(): Promise<void>;
-  /** For a dump before the last one, while the container runs. */
-  openRound(): Promise<MemoryRound>;
+  /** For a dump before the last one, while the container runs; with the file that will have the number of its session. */
+  openRound(sessionFile: string): Promise<MemoryRound>;
   /** After rounds: so much memory is reserved and touched again, all of it unless told. */
   renew(bytes: number | undefined): Promise<void>;
   /** After the dump: what came over the page server, when the writer has all of it. */
@@ -44,6 +45,8 @@ export interface MemoryTarget {
   readonly prefix: string;
   readonly verdict: Verdict;
   readonly layers: MemoryLayers;
+  /** Where the number of the dump's session will be (Guard.sessionFile). */
+  readonly sessionFile: string;
 }
 
 interface PathOptions {
@@ -101,20 +104,20 @@ async function openDirectory({ staging, writer, verdict, layers }: MemoryTarget,
   };
 }
 
-async function openPageServer(agent: AgentContext, { staging, writer, prefix, verdict, layers }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
+async function openPageServer(agent: AgentContext, { staging, writer, prefix, verdict, layers, sessionFile }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
   const reservation = await staging.reserve(IMAGES_MARGIN_BYTES, { signal: options.signal });
   const bytes = Math.max(MIN_SLABS_BYTES, Math.min(imagesEstimate(verdict), agent.staging.availableBytes()));
   const pool = await SlabPool.create(bytes, { signal: options.signal });
   const common = { writer, prefix, pool, criu: agent.toolchain.criu.version, ...options };
   const server: PageServer = await startPageServer({
-    ...common, rounds: { layers, round: false },
+    ...common, rounds: { layers, round: false }, mayConnect: (inode) => sessionHoldsSocket(sessionFile, inode),
     // All pages are in the slabs: the container need not wait for their sealing.
     onClose: async () => {},
   });
   return {
     name: 'page-server', pageServer: server.address, release: () => reservation.release(), received: () => server.received, renew: async () => {},
-    openRound: async () => {
-      const round = await startPageServer({ ...common, rounds: { layers, round: true } });
+    openRound: async (roundSession) => {
+      const round = await startPageServer({ ...common, rounds: { layers, round: true }, mayConnect: (inode) => sessionHoldsSocket(roundSession, inode) });
       return { pageServer: round.address, taken: async () => (await round.received).layers ?? [], [Symbol.asyncDispose]: () => round[Symbol.asyncDispose]() };
     },
     [Symbol.asyncDispose]: async () => {

@@ -127,7 +127,7 @@ async function oneRound(parts: PreDumpParts, number: number): Promise<Round> {
   const images = join(dirname(parts.directories.images), `pre-${number}`);
   const work = join(parts.directories.work, `pre-${number}`);
   for (const directory of [images, work]) mkdirSync(directory, { mode: 0o700 });
-  await using round = await memory.openRound();
+  await using round = await memory.openRound(join(roundGuard(agent, parts.operation, number), 'session'));
   try {
     await dumpMemory(parts, { number, images, work, pageServer: round.pageServer });
   } catch (error) {
@@ -140,11 +140,15 @@ async function oneRound(parts: PreDumpParts, number: number): Promise<Round> {
   return { ...presentPages(taken), ms: agent.clock.monotonic() - started, frozenMs: (stats?.frozenUs ?? 0) / 1000 };
 }
 
+function roundGuard({ settings }: AgentContext, operation: Operation, number: number): string {
+  return join(settings.runDirectory, 'guards', `${operation.id}-pre-${number}`);
+}
+
 async function dumpMemory({ agent, container, operation }: PreDumpParts, { number, images, work, pageServer }: { number: number; images: string; work: string; pageServer: string | undefined }): Promise<void> {
   const { settings } = agent;
   const config = join(work, 'criu.conf');
   writeFileSync(config, criuConfig({ timeoutSeconds: COLLECT_SECONDS, ghostLimitBytes: settings.ghostLimitBytes }), { mode: 0o600 });
-  const guardDirectory = join(settings.runDirectory, 'guards', `${operation.id}-pre-${number}`);
+  const guardDirectory = roundGuard(agent, operation, number);
   const flags = { leaveRunning: true, tcpEstablished: false, fileLocks: false, extUnixSk: false, shellJob: false };
   await using guarded = await FrozenContainer.arm({ container, guardScript: settings.scripts.guard, guardDirectory, stop: undefined, budgetMs: settings.freezeBudgetMs, clock: agent.clock, log: agent.log });
   // Not to be cancelled in the middle: a criu that is killed may take its victim with it.

@@ -67,7 +67,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   });
   undo.defer(async () => (await arming.catch(() => undefined))?.[Symbol.asyncDispose]());
   const layers = new MemoryLayers();
-  const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict, layers }, { signal, onBytes: (count) => operation.addBytes(count) }));
+  const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict, layers, sessionFile: join(guardDirectory, 'session') }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
   writeFileSync(criu, criuConfig({
     timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, watched: verdict.watched,

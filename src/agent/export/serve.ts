@@ -24,7 +24,7 @@ export async function* serveExport(agent: AgentContext, request: ExportCheckpoin
   const fields = { checkpoint_id: checkpoint, principal: caller.principal, reason: request.reason };
   const { operation, outcome } = agent.operations.start<ExportOutcome>({
     id: request.operationId === undefined || request.operationId === '' ? newOperationId() : freshId(agent, request.operationId), kind: 'export', target: checkpoint, steps: EXPORT_STEPS,
-    deadlineMs: request.deadlineMs ?? agent.settings.operationDeadlineMs, exclusive: `export ${checkpoint} ${caller.principal}`, principal: caller.principal, reason: request.reason,
+    deadlineMs: request.deadlineMs ?? agent.settings.operationDeadlineMs, exclusive: `export ${checkpoint} ${caller.principal}`, slots: 'transfers', principal: caller.principal, reason: request.reason,
   }, async (started) => {
     agent.log.event('export.started', { operation_id: started.id, ...fields });
     try {

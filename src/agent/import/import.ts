@@ -12,6 +12,7 @@
 import { createHash } from 'node:crypto';
 import { mkdirSync } from 'node:fs';
 import { join } from 'node:path';
+import { longTimer } from '../../core/clock.ts';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import type { CheckpointId, OperationId } from '../../core/ids.ts';
 import { receiveArchive, type Received } from '../../image/archive/index.ts';
@@ -43,7 +44,7 @@ export async function importCheckpoint(agent: AgentContext, request: ImportReque
   const started = agent.clock.monotonic();
   await using undo = new AsyncDisposableStack();
   const { writer, images, reserve } = await operation.step('prepare', (signal) => prepare(agent, request, operation, undo, signal));
-  const arrival = new Arrival(bytes, operation.signal, (count) => operation.addBytes(count));
+  const arrival = new Arrival(bytes, operation.signal, agent.settings.stallMs, (count) => operation.addBytes(count));
   const received = await operation.step('receive', async (signal) => {
     const result = await receiveArchive(arrival, { writer, imageDir: images, rootfs: ROOTFS_PREFIX, shm: SHM_PREFIX, reserve, onBytes: () => {}, signal });
     await arrival.readToEnd();
@@ -107,21 +108,27 @@ class Arrival implements AsyncIterable<Uint8Array> {
   readonly #hash = createHash('sha256');
   readonly #onBytes: (count: number) => void;
   readonly #signal: AbortSignal;
+  readonly #stallMs: number;
   count = 0;
 
-  constructor(bytes: AsyncIterable<Uint8Array>, signal: AbortSignal, onBytes: (count: number) => void) {
+  constructor(bytes: AsyncIterable<Uint8Array>, signal: AbortSignal, stallMs: number, onBytes: (count: number) => void) {
     this.#bytes = bytes[Symbol.asyncIterator]();
     this.#onBytes = onBytes;
     this.#signal = signal;
+    this.#stallMs = stallMs;
   }
 
-  /** A sender that falls silent does not keep a cancelled operation waiting. */
+  /** A sender that falls silent keeps nobody waiting for long, a cancelled operation not at all. */
   #next(): Promise<IteratorResult<Uint8Array>> {
     return new Promise((resolve, reject) => {
       const abort = (): void => reject(this.#signal.reason as Error);
       if (this.#signal.aborted) return abort();
       this.#signal.addEventListener('abort', abort, { once: true });
-      void this.#bytes.next().then(resolve, reject).finally(() => this.#signal.removeEventListener('abort', abort));
+      const timer = longTimer(() => reject(new StasisError('DEADLINE_EXCEEDED', `the caller has sent nothing for ${this.#stallMs} ms`, { hint: 'send the archive without a pause; operations.stall says how long the agent waits' })), this.#stallMs);
+      void this.#bytes.next().then(resolve, reject).finally(() => {
+        timer.clear();
+        this.#signal.removeEventListener('abort', abort);
+      });
     });
   }
 

@@ -37,7 +37,7 @@ function startImport(agent: AgentContext, request: ImportCheckpointRequest, byte
   const fields = { checkpoint_id: checkpoint, principal: caller.principal, reason: request.reason, source: request.source };
   return agent.operations.start<ImportOutcome>({
     id, kind: 'import', target: checkpoint, steps: IMPORT_STEPS, deadlineMs: request.deadlineMs ?? agent.settings.operationDeadlineMs,
-    exclusive: `checkpoint ${checkpoint}`, principal: caller.principal, reason: request.reason,
+    exclusive: `checkpoint ${checkpoint}`, slots: 'transfers', principal: caller.principal, reason: request.reason,
   }, async (operation) => {
     agent.log.event('import.started', { operation_id: operation.id, ...fields });
     try {

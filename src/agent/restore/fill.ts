@@ -30,7 +30,7 @@ export function startFill(options: FillOptions): Operation {
   // The restore ends before its pages have all been read.
   const held = plan.held.move();
   return agent.operations.start({
-    id: newOperationId(), kind: 'fill', target: container.id, steps: ['fill'], deadlineMs: DEADLINE_MS, unbounded: true,
+    id: newOperationId(), kind: 'fill', target: container.id, steps: ['fill'], deadlineMs: DEADLINE_MS, slots: 'none',
     // Not the container's own key: the restore has that until it has ended. Checkpoints ask agent.fills.
     exclusive: `fill ${container.at.root}/${container.id}`, principal: options.principal, reason: options.reason,
   }, async (operation) => {

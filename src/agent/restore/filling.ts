@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { MiB } from '../../core/units.ts';
 import type { RestoreGate } from '../../host/restore-gate.ts';
-import { LazyGuard, readFillStatus, type FillOutcome } from '../../host/lazy-guard.ts';
+import { LazyGuard, daemonHoldsSocket, readFillStatus, type FillOutcome } from '../../host/lazy-guard.ts';
 import { PageSource, loadLazyImages, startLazyServer, type LazyServer, type WorkingSet } from '../../image/lazy/index.ts';
 import { freezerOf } from '../../runtime/index.ts';
 import type { AgentContext } from '../context.ts';
@@ -62,6 +62,7 @@ export class Filling implements AsyncDisposable {
     const criu = agent.toolchain.criu.version;
     const server = await startLazyServer({
       source, criu, signal: stop.signal,
+      mayConnect: (inode) => daemonHoldsSocket(directories.guard, inode),
       onFault: (pid, address) => filling?.touched(pid, address),
       onBytes: (count) => filling?.served(count),
       beforeAnswer: () => agent.failpoints.hit('fill.answer', { signal: stop.signal }),

@@ -9,7 +9,7 @@ import { createServer } from 'node:net';
 import type { AddressInfo, Socket } from 'node:net';
 import { StasisError } from '../../core/errors.ts';
 import { PE_PRESENT } from '../criu/pagemap.ts';
-import { acceptOne } from '../page-server/accept.ts';
+import { acceptOne, type MayConnect } from '../page-server/accept.ts';
 import { OP_ADD_F, OP_CLOSE, OP_FORCE_CLOSE, OP_GET, SHORT_HEADER, decodeMessage, encodeMessage, headerSizeOf } from '../page-server/protocol.ts';
 import type { HeaderSize, Message } from '../page-server/protocol.ts';
 import type { PageSource } from './page-source.ts';
@@ -17,6 +17,8 @@ import { PAGE } from './tasks.ts';
 
 export interface LazyServerOptions {
   readonly source: PageSource;
+  /** Tells the criu of this restore from everybody else. */
+  readonly mayConnect: MayConnect;
   /** Version of the criu that asks; it decides the size of the headers. */
   readonly criu: readonly [number, number, number];
   readonly signal: AbortSignal;
@@ -37,13 +39,13 @@ export interface LazyServer extends AsyncDisposable {
   readonly finished: Promise<void>;
 }
 
-/** Listens on a free port of 127.0.0.1 for one connection of root's. */
+/** Listens on a free port of 127.0.0.1 for the one connection of its criu. */
 export async function startLazyServer(options: LazyServerOptions): Promise<LazyServer> {
   const server = createServer({ pauseOnConnect: true, noDelay: true });
   const ending = new AbortController();
   const signal = AbortSignal.any([options.signal, ending.signal]);
   const connected = Promise.withResolvers<void>();
-  const finished = acceptOne(server, signal).then((socket) => {
+  const finished = acceptOne(server, options.mayConnect, signal).then((socket) => {
     connected.resolve();
     return new LazyConnection(socket, options, signal).run();
   }).finally(() => server.close());

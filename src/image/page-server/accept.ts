@@ -1,26 +1,30 @@
-/** Whose connection a page server takes. */
+/** Whose connection a page server takes: that of criu of one operation, and nobody else's, root or not. */
 import type { Server, Socket } from 'node:net';
-import { loopbackPeerUid } from './peer.ts';
+import { loopbackPeerInode } from '../../host/tcp-peer.ts';
 
-/** The first connection that root opened; all others are closed at once. */
-export async function acceptOne(server: Server, signal: AbortSignal): Promise<Socket> {
+/**
+ * Whether the socket of this inode belongs to the criu that is meant. Every root of the network namespace can connect, also
+ * that of a container: what goes over the connection is the memory of another one.
+ */
+export type MayConnect = (inode: number) => boolean;
+
+/** The first connection of the right process. All others are closed before a byte is read or sent, and take nobody's place. */
+export async function acceptOne(server: Server, mayConnect: MayConnect, signal: AbortSignal): Promise<Socket> {
   const first = Promise.withResolvers<Socket>();
   const onAbort = (): void => first.reject(signal.reason as Error);
   signal.addEventListener('abort', onAbort, { once: true });
   server.on('error', first.reject);
   let taken = false;
-  const consider = async (socket: Socket): Promise<void> => {
+  server.on('connection', (socket) => {
     socket.on('error', () => {});
-    const root = await isRoot(socket);
-    if (taken || !root || signal.aborted) {
-      socket.destroy();
+    if (taken || signal.aborted || !belongs(socket, mayConnect)) {
+      socket.resetAndDestroy();
       return;
     }
     taken = true;
     server.close();
     first.resolve(socket);
-  };
-  server.on('connection', (socket) => void consider(socket));
+  });
   try {
     return await first.promise;
   } finally {
@@ -28,7 +32,12 @@ export async function acceptOne(server: Server, signal: AbortSignal): Promise<So
   }
 }
 
-async function isRoot({ remotePort, localPort }: Socket): Promise<boolean> {
+function belongs({ remotePort, localPort }: Socket, mayConnect: MayConnect): boolean {
   if (remotePort === undefined || localPort === undefined) return false;
-  return (await loopbackPeerUid(remotePort, localPort).catch(() => undefined)) === 0;
+  try {
+    const inode = loopbackPeerInode(remotePort, localPort);
+    return inode !== undefined && mayConnect(inode);
+  } catch {
+    return false;
+  }
 }

@@ -10,7 +10,7 @@ import { StasisError } from '../../core/errors.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { MemoryLayers } from '../criu/layers.ts';
 import type { ReceivedMemory } from '../types.ts';
-import { acceptOne } from './accept.ts';
+import { acceptOne, type MayConnect } from './accept.ts';
 import { Connection } from './connection.ts';
 import type { SlabPool } from './slab-pool.ts';
 
@@ -19,6 +19,8 @@ export interface PageServerOptions {
   /** Blob prefix of the container's images, the same as for saveImages. */
   readonly prefix: string;
   readonly pool: SlabPool;
+  /** Tells the criu of this dump from everybody else. */
+  readonly mayConnect: MayConnect;
   /** Version of the criu that is going to dump; it decides the size of the headers. */
   readonly criu: readonly [number, number, number];
   /** The rounds before this dump; looked at when criu connects. `round`: this dump is one of them, not the last. */
@@ -46,7 +48,7 @@ export interface PageServer extends AsyncDisposable {
   readonly received: Promise<ReceivedMemory>;
 }
 
-/** Listens on a free port of 127.0.0.1 for one connection of root's. Disposing it fails a dump that is not complete. */
+/** Listens on a free port of 127.0.0.1 for the one connection of its criu. Disposing it fails a dump that is not complete. */
 export async function startPageServer(options: PageServerOptions): Promise<PageServer> {
   options.signal?.throwIfAborted();
   const server = createServer({ pauseOnConnect: true, noDelay: true });
@@ -56,7 +58,7 @@ export async function startPageServer(options: PageServerOptions): Promise<PageS
   const ending = new AbortController();
   const onAbort = (): void => ending.abort(options.signal?.reason);
   options.signal?.addEventListener('abort', onAbort, { once: true });
-  acceptOne(server, ending.signal)
+  acceptOne(server, options.mayConnect, ending.signal)
     .then((socket) => new Connection(socket, options, ending.signal).run())
     .finally(() => {
       options.signal?.removeEventListener('abort', onAbort);

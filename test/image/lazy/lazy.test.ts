@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { treeHoldsSocket } from '../../../src/host/tcp-peer.ts';
 import { StasisError } from '../../../src/core/errors.ts';
 import { MiB } from '../../../src/core/units.ts';
 import { PE_LAZY, PE_PRESENT, PagemapReader, type PageRun } from '../../../src/image/criu/pagemap.ts';
@@ -169,7 +170,7 @@ for (const version of criu) {
     await withSource(async ({ source, stop }) => {
       const faults: number[] = [];
       let bytes = 0;
-      await using server = await startLazyServer({ source, criu: version, signal: stop.signal, onFault: (_pid, address) => void faults.push(address), onBytes: (count) => { bytes += count; } });
+      await using server = await startLazyServer({ source, criu: version, mayConnect: (inode) => treeHoldsSocket(process.pid, inode), signal: stop.signal, onFault: (_pid, address) => void faults.push(address), onBytes: (count) => { bytes += count; } });
       const client = new Client(server.port, headerSizeOf(version));
       await server.connected;
       source.start();
@@ -191,7 +192,7 @@ for (const version of criu) {
 
 void test('pages fit through a small memory, however they are asked for', async () => {
   await withSource(async ({ source, stop }) => {
-    await using server = await startLazyServer({ source, criu: [4, 2, 1], signal: stop.signal });
+    await using server = await startLazyServer({ source, criu: [4, 2, 1], mayConnect: (inode) => treeHoldsSocket(process.pid, inode), signal: stop.signal });
     const client = new Client(server.port, 32);
     // 997 is prime to the number of pages: every page once, far from the one before.
     for (let n = 0, page = 0; n < 1500; n += 1, page = (page + 997) % 1500) {
@@ -206,7 +207,7 @@ void test('pages fit through a small memory, however they are asked for', async 
 
 void test('while the store is away requests wait, and go on when it is back', async () => {
   await withSource(async ({ source, store, stalls, stop }) => {
-    await using server = await startLazyServer({ source, criu: [4, 2, 1], signal: stop.signal });
+    await using server = await startLazyServer({ source, criu: [4, 2, 1], mayConnect: (inode) => treeHoldsSocket(process.pid, inode), signal: stop.signal });
     const client = new Client(server.port, 32);
     let away = true;
     store.fault = async () => {
@@ -237,7 +238,7 @@ void test('damage ends it, and the connection is closed only when the owner has 
   await withSource(async ({ source, store, stop }) => {
     const owner = Promise.withResolvers<void>();
     const failed = Promise.withResolvers<unknown>();
-    const server = await startLazyServer({ source, criu: [4, 2, 1], signal: stop.signal, beforeClose: async (error) => { failed.resolve(error); await owner.promise; } });
+    const server = await startLazyServer({ source, criu: [4, 2, 1], mayConnect: (inode) => treeHoldsSocket(process.pid, inode), signal: stop.signal, beforeClose: async (error) => { failed.resolve(error); await owner.promise; } });
     server.finished.catch(() => {});
     const client = new Client(server.port, 32);
     await server.connected;
@@ -263,7 +264,7 @@ const nonsense: Readonly<Record<string, Uint8Array>> = {
 for (const [name, bytes] of Object.entries(nonsense)) {
   void test(`a request for ${name} is an error, not an empty answer`, async () => {
     await withSource(async ({ source, stop }) => {
-      await using server = await startLazyServer({ source, criu: [4, 2, 1], signal: stop.signal });
+      await using server = await startLazyServer({ source, criu: [4, 2, 1], mayConnect: (inode) => treeHoldsSocket(process.pid, inode), signal: stop.signal });
       const client = new Client(server.port, 32);
       client.send(bytes);
       await assert.rejects(server.finished, { code: 'RESTORE_FAILED' });

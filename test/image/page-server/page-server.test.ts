@@ -8,6 +8,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import * as fc from 'fast-check';
+import { processHoldsSocket } from '../../../src/host/tcp-peer.ts';
 import { loadImages, saveImages } from '../../../src/image/criu/index.ts';
 import { PE_LAZY, PE_PARENT, PE_PRESENT } from '../../../src/image/criu/pagemap.ts';
 import { SlabPool, startPageServer } from '../../../src/image/page-server/index.ts';
@@ -33,7 +34,7 @@ void describe('page server', () => {
     pool = await SlabPool.create(16 * MiB, { signal });
   });
 
-  const start = (writer: MemoryWriter, more: Partial<PageServerOptions> = {}) => startPageServer({ writer, prefix, pool, criu: [4, 2, 1], signal, ...more });
+  const start = (writer: MemoryWriter, more: Partial<PageServerOptions> = {}) => startPageServer({ writer, prefix, pool, criu: [4, 2, 1], mayConnect: (inode) => processHoldsSocket(process.pid, inode), signal, ...more });
 
   /** Sends whole images; returns their bytes. */
   async function sendImages(dumper: FakeDumper, images: readonly { destination: number; runs: readonly Run[] }[]): Promise<Buffer[]> {

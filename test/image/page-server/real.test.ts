@@ -8,6 +8,7 @@ import { systemClock } from '../../../src/core/clock.ts';
 import { newCheckpointId } from '../../../src/core/ids.ts';
 import type { LineageId } from '../../../src/core/ids.ts';
 import { loadImages, readDumpStats, readRestoreStats, saveImages } from '../../../src/image/criu/index.ts';
+import { treeHoldsSocket } from '../../../src/host/tcp-peer.ts';
 import { SlabPool, startPageServer } from '../../../src/image/page-server/index.ts';
 import { fileKeyProvider, openDirectoryStore, openRepository } from '../../../src/repository/index.ts';
 import type { CheckpointReader } from '../../../src/repository/index.ts';
@@ -69,7 +70,7 @@ void describe('a real container', { timeout: 60_000 }, () => {
       const [images, work] = [fresh('images'), fresh('work')];
       const writer = await repository.begin({ id: newCheckpointId(systemClock.now()), lineage }, { signal });
       lineage = writer.lineage;
-      await using server = await startPageServer({ writer, prefix, pool, criu: [4, 2, 1], signal });
+      await using server = await startPageServer({ writer, prefix, pool, criu: [4, 2, 1], mayConnect: (inode) => treeHoldsSocket(process.pid, inode), signal });
       await container.checkpoint(images, work, ['--page-server', server.address]);
       const received = await server.received;
       assert.ok(!readdirSync(images).some((name) => name.startsWith('pages-')));
@@ -110,7 +111,7 @@ void describe('a real container', { timeout: 60_000 }, () => {
     const writer = new MemoryWriter();
     writer.onTake = async () => Promise.reject(new Error('disk full'));
     const pool = await SlabPool.create(16 * MiB, { signal });
-    await using server = await startPageServer({ writer, prefix, pool, criu: [4, 2, 1], signal });
+    await using server = await startPageServer({ writer, prefix, pool, criu: [4, 2, 1], mayConnect: (inode) => treeHoldsSocket(process.pid, inode), signal });
     await assert.rejects(container.checkpoint(images, work, ['--page-server', server.address]));
     await assert.rejects(server.received, /disk full/);
     numberOf(await container.nextLine());
