@@ -47,7 +47,7 @@ export interface AgentSettings {
   readonly retention: RetentionPolicy;
   /** Program of criu. */
   readonly criu: string;
-  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly restoreHook: string; readonly rehearse: string };
+  readonly scripts: { readonly guard: string; readonly hook: string; readonly restore: string; readonly lazyGuard: string; readonly restoreHook: string; readonly rehearse: string; readonly network: string };
 }
 
 export interface AgentContext {

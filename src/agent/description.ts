@@ -5,6 +5,7 @@
 import { StasisError } from '../core/errors.ts';
 import type { ContainerId } from '../core/ids.ts';
 import type { CheckpointFlags, Finding, OciSpec, Rootfs, RuntimeName } from '../runtime/types.ts';
+import type { KernelState } from '../runtime/index.ts';
 import type { CheckpointSummary } from '../repository/types.ts';
 import type { CriuImageSummary } from '../image/types.ts';
 
@@ -36,6 +37,8 @@ export interface SavedContainer {
   readonly rootfs: { readonly saved: boolean; readonly prefix: string; readonly layout: Rootfs; readonly entries: number; readonly bytes: number };
   readonly volumes: readonly SavedVolume[];
   readonly images: CriuImageSummary & { readonly prefix: string };
+  /** What neither CRIU nor the runtime brings back, and a restore does. */
+  readonly kernel?: KernelState;
   readonly pidAtDump: number;
 }
 

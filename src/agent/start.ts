@@ -158,7 +158,7 @@ function settingsOf(config: Config): AgentSettings {
     nodeName: config.nodeName, version, stateDirectory: config.stateDirectory, runDirectory: config.runDirectory, memoryPath: config.memory.path, preDump: config.memory.preDump, rehearsal: config.rehearsal,
     freezeBudgetMs: config.freezeBudget, stopBudgetMs: config.stopBudget, operationDeadlineMs: config.operations.deadline, stallMs: config.operations.stall, ghostLimitBytes: config.ghostLimit,
     criu: config.criu.binary, plaintextFor: config.repository.plaintextFor.map(parseSelector), parallel: config.operations.parallel, quotaBytes: config.repository.quota, retention: retentionPolicy(config),
-    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), restoreHook: join(libexec, 'stasis-restore-hook'), rehearse: join(libexec, 'stasis-rehearse') },
+    scripts: { guard: join(libexec, 'stasis-guard'), hook: join(libexec, 'stasis-criu-hook'), restore: join(libexec, 'stasis-restore'), lazyGuard: join(libexec, 'stasis-lazy-guard'), restoreHook: join(libexec, 'stasis-restore-hook'), rehearse: join(libexec, 'stasis-rehearse'), network: join(libexec, 'stasis-network') },
   };
 }
 

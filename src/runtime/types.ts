@@ -160,6 +160,8 @@ export interface RestoreRequest {
   /** Where the container's stdout and stderr go when they were pipes: files that a small pump process appends to. */
   readonly stdout: string;
   readonly stderr: string;
+  /** What stasis-network brings back in the container's own network namespace. */
+  readonly networkDirectory?: string | undefined;
   /** The saved container had a cgroup namespace of its own: so has the restored one, whatever its bundle says. */
   readonly cgroupNamespace?: boolean;
   /** Leave pages that may come later to a criu lazy-pages that waits in the same working directory (runc only). */

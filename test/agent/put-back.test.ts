@@ -1,11 +1,14 @@
 /** What CRIU or a runtime loses and Stasis brings back before a process runs. */
 import assert from 'node:assert/strict';
-import { chmodSync, chownSync, mkdirSync, readFileSync, readlinkSync, readdirSync, statSync } from 'node:fs';
+import { execFileSync } from 'node:child_process';
+import { chmodSync, chownSync, existsSync, mkdirSync, readFileSync, readlinkSync, readdirSync, statSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { parseContainerId } from '../../src/core/ids.ts';
 import { mount } from '../../src/host/libc.ts';
 import { readMountinfo } from '../../src/host/mountinfo.ts';
+import { readCgroups } from '../../src/host/proc.ts';
+import { ioPriority } from '../../src/host/task-calls.ts';
 import { remove } from '../../src/runtime/index.ts';
 import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { startContainer, waitForOutput, type Spec, type TestContainer } from '../support/containers.ts';
@@ -115,6 +118,82 @@ for (const runtime of ['runc', 'crun'] as const) {
       const before = Number(readFileSync(made(pid), 'utf8'));
       await waitForOutput(made(pid), (text) => Number(text) > before);
       await waitForOutput(join(home.state, 'output', `mapped-${runtime}.stdout.log`), (text) => text.includes(`line ${before + 1}\n`));
+    });
+
+    void it('has the limits that were changed while it ran, also where no process more would fit', async () => {
+      const container = await start({
+        runtime, id: `limits-${runtime}`, args: ['/bin/sh', '-c', 'sleep 1000 & sleep 1000 & while :; do echo alive; read -r _ < /pause; done'],
+        prepare: (directory) => execFileSync('mkfifo', [join(directory, 'upper/pause')]),
+        edit: (spec) => { spec['linux'].resources = { ...spec['linux'].resources, memory: { limit: 512 << 20 }, pids: { limit: 100 }, cpu: { shares: 512 } }; },
+      });
+      const look = (pid: number): Record<string, string> => Object.fromEntries(readCgroups(pid).flatMap(({ controllers, path, hierarchy }) => {
+        const mounted = readMountinfo('self').find((mount) => (hierarchy === 0 ? mount.fsType === 'cgroup2' : mount.fsType === 'cgroup' && mount.superOptions.includes(controllers[0]!)));
+        const directory = mounted === undefined ? '' : join(mounted.mountPoint, path);
+        const files = ['memory.limit_in_bytes', 'memory.max', 'pids.max', 'cpu.cfs_quota_us', 'cpu.cfs_period_us', 'cpu.shares', 'cpu.max', 'cpu.weight', 'cpuset.cpus'];
+        return files.filter((file) => mounted !== undefined && path !== '/' && existsSync(join(directory, file))).map((file) => [file, readFileSync(join(directory, file), 'utf8').trim()]);
+      }));
+      await waitForOutput(container.outputFile, (text) => text.includes('alive'));
+      const tasks = String(readCgroups(container.pid).length > 0 ? 3 : 0);
+      execFileSync(runtime, ['update', '--pids-limit', tasks, '--memory', String(1 << 30), '--cpu-quota', '50000', '--cpu-period', '100000', '--cpu-share', '300', container.id]);
+      const { before: was, after: is } = await cycles(container, look);
+      if (was['pids.max'] !== undefined) assert.equal(was['pids.max'], '3');
+      assert.deepEqual(is, [was, was]);
+    });
+
+    void it('has its affinity, I/O priority and timer slack, thread by thread', async () => {
+      const program = [
+        'import ctypes, os, threading, time',
+        'libc = ctypes.CDLL(None)',
+        'def other():',
+        '    os.sched_setaffinity(0, {0}); libc.syscall(251 if os.uname().machine == "x86_64" else 30, 1, 0, 3 << 13)',
+        '    time.sleep(1000)',
+        'threading.Thread(target=other, daemon=True).start()',
+        'os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}); libc.prctl(29, 777777); libc.syscall(251 if os.uname().machine == "x86_64" else 30, 1, 0, (2 << 13) | 6)',
+        'print("ready", flush=True)',
+        'while True: time.sleep(0.1)',
+      ].join('\n');
+      const container = await start({ runtime, id: `bound-${runtime}`, args: ['/usr/bin/python3', '-c', program], capabilities: ['CAP_SYS_NICE'] });
+      await waitForOutput(container.outputFile, (text) => text.includes('ready'));
+      const { before: was, after: is } = await cycles(container, (pid) => readdirSync(`/proc/${pid}/task`).map((tid) => ({
+        affinity: /Cpus_allowed_list:\s*(\S+)/.exec(readFileSync(`/proc/${pid}/task/${tid}/status`, 'utf8'))?.[1],
+        ioPriority: ioPriority(Number(tid)), slack: readFileSync(`/proc/${tid}/timerslack_ns`, 'utf8').trim(),
+      })));
+      assert.equal(was.length, 2);
+      assert.deepEqual(was.map(({ ioPriority: value }) => value), [(2 << 13) | 6, 3 << 13]);
+      assert.equal(was[0]!.slack, '777777');
+      assert.deepEqual(is, [was, was]);
+    });
+
+    void it('has the sysctls, addresses, routes, rules and filters of its own network namespace, and listens there', async () => {
+      const program = [
+        'import socket, time',
+        'def listen(address, family):',
+        '    while True:',
+        '        try: return socket.create_server((address, 4000), family=family)',
+        '        except OSError: time.sleep(0.1)',
+        'print("wait", flush=True)',
+        'four = listen("10.9.8.7", socket.AF_INET)',
+        'six = listen("fd00::5", socket.AF_INET6)',
+        'print("ready", flush=True)',
+        'while True: time.sleep(0.1)',
+      ].join('\n');
+      const container = await start({
+        runtime, id: `net-${runtime}`, args: ['/usr/bin/python3', '-c', program],
+        edit: (spec) => { spec['linux'].sysctl = { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ip_local_port_range': '20000 30000' }; },
+      });
+      const inside = (pid: number, ...command: string[]): string => execFileSync('nsenter', ['-t', String(pid), '-n', ...command], { encoding: 'utf8' });
+      await waitForOutput(container.outputFile, (text) => text.includes('wait'));
+      inside(container.pid, 'sh', '-ec', `ip link set lo up; ip link add br0 type bridge; ip address add 10.9.8.7/24 dev br0; ip link set br0 up; ip -6 address add fd00::5/128 dev lo
+        ip address add 192.0.2.9/32 dev lo; ip route add 203.0.113.0/24 dev br0; ip route add 198.51.100.0/24 dev br0 table 77; ip rule add from 10.9.8.7 table 77
+        nft add table inet mine; nft 'add chain inet mine in { type filter hook input priority 0; policy accept; }'; nft add rule inet mine in tcp dport 99 drop
+        echo 777 > /proc/sys/net/core/somaxconn; echo 99 > /proc/sys/net/ipv4/tcp_keepalive_time`);
+      await waitForOutput(container.outputFile, (text) => text.includes('ready'));
+      const { before: was, after: is } = await cycles(container, (pid) => [
+        'ip -o address show dev lo', 'ip -o -4 address show dev br0', 'ip rule', 'ip -4 route show table 77', 'ip -4 route show', 'nft list ruleset', 'ip -json link show br0 | grep -o \'"address":"[^"]*\'', 'ss -Hltn',
+        'cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/tcp_keepalive_time',
+      ].map((command) => inside(pid, 'sh', '-c', command).replaceAll(/ linkdown|(?<= )\d+: /g, '')));
+      assert.match(was.join('\n'), /dport 99 drop/);
+      assert.deepEqual(is, [was, was]);
     });
   });
 }

@@ -46,6 +46,7 @@ function savedContainer(agent: AgentContext, prepared: CheckpointInProgress): Sa
     rootfs: { saved: rootTree !== undefined, prefix: rootTree?.prefix ?? '', layout: container.rootfs, entries: rootCounts?.entries ?? 0, bytes: rootCounts?.dataBytes ?? 0 },
     volumes: savedVolumes(prepared),
     images: { ...prepared.images, prefix: IMAGES_PREFIX },
+    kernel: prepared.kernel,
     pidAtDump: container.pid,
   };
 }

@@ -9,7 +9,7 @@ import { readDumpStats, saveImages, type MemoryLayers } from '../../image/criu/i
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
 import type { CheckpointSummary, CheckpointWriter, Description } from '../../repository/types.ts';
-import { dump, remove } from '../../runtime/index.ts';
+import { dump, readKernelState, remove, type KernelState } from '../../runtime/index.ts';
 import type { Container, DumpStats, Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
@@ -50,6 +50,7 @@ export interface InProgressParts {
   readonly trees: readonly SavedTree[];
   readonly rehearsing: RehearsalOfCheckpoint;
   readonly frozen: FrozenContainer;
+  readonly network: KernelState['network'];
   readonly criuConfig: string;
   readonly guardDirectory: string;
   readonly undo: AsyncDisposableStack;
@@ -79,6 +80,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   #rehearsal: Promise<Rehearsal> | undefined;
   #rehearsed: Rehearsal | undefined;
   #images: CriuImageSummary | undefined;
+  #kernel: KernelState | undefined;
   #stats: DumpStats | undefined;
   readonly #treeCounts = new Map<string, SavedTreeCounts>();
 
@@ -105,6 +107,11 @@ export class CheckpointInProgress implements AsyncDisposable {
   get stats(): DumpStats | undefined { return this.#stats; }
   get frozenMs(): number { return this.#parts.frozen.frozenMs; }
   get frozenAtMs(): number { return this.#frozenAtMs; }
+
+  get kernel(): KernelState {
+    invariant(this.#kernel !== undefined, 'the state of the kernel is known after the freeze');
+    return this.#kernel;
+  }
 
   get images(): CriuImageSummary {
     invariant(this.#images !== undefined, 'images are known after seal');
@@ -143,6 +150,8 @@ export class CheckpointInProgress implements AsyncDisposable {
     // Before the guard does it: the guard does not ask what criu is doing when it kills it.
     const { budgetMs } = this.#parts;
     this.#budget = longTimer(() => this.#parts.operation.cancel(budgetExceeded()), budgetMs - Math.min(EARLY_MS, budgetMs * EARLY_SHARE));
+    const { container, frozen, network } = this.#parts;
+    this.#kernel = { ...readKernelState(container, frozen.pids()), ...(network === undefined ? {} : { network }) };
   }
 
   async dump(signal: AbortSignal): Promise<void> {

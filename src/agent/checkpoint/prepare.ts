@@ -4,9 +4,9 @@ import { join } from 'node:path';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import { newCheckpointId, type LineageId } from '../../core/ids.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
-import { criuConfig, mustLeaveRunning, namespaceOf } from '../../runtime/index.ts';
+import { criuConfig, mustLeaveRunning, namespaceOf, readOwnNetwork } from '../../runtime/index.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
-import type { Container, Verdict } from '../../runtime/types.ts';
+import type { Container, Finding, Verdict } from '../../runtime/types.ts';
 import { MemoryLayers } from '../../image/criu/index.ts';
 import { TreeSaver } from '../../image/tree/index.ts';
 import type { AgentContext } from '../context.ts';
@@ -66,6 +66,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     container, guardScript: settings.scripts.guard, guardDirectory, budgetMs, clock: agent.clock, log: agent.log, stop: stop ? stopMethod(agent, container) : undefined,
   });
   undo.defer(async () => (await arming.catch(() => undefined))?.[Symbol.asyncDispose]());
+  const { network, lost } = await readOwnNetwork(container, settings.scripts.network, signal);
   const layers = new MemoryLayers();
   const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict, layers, sessionFile: join(guardDirectory, 'session') }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
@@ -90,9 +91,13 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   // On top of the stack: whatever else is to be undone, the container goes on first.
   const frozen = undo.use(await arming);
   return new CheckpointInProgress({
-    agent, operation, container, reservation, findings: verdict.findings, request, stop, budgetMs, directories, writer, memory, layers, trees, frozen, criuConfig: criu, guardDirectory,
+    agent, operation, container, reservation, findings: [...verdict.findings, ...lost.map(lostNetwork)], network, request, stop, budgetMs, directories, writer, memory, layers, trees, frozen, criuConfig: criu, guardDirectory,
     plain, rehearsing, undo: undo.move(), mark: (state) => { manifest = state; },
   });
+}
+
+function lostNetwork(message: string): Finding {
+  return { severity: 'warning', kind: 'network', message: `not in the checkpoint: ${message}`, hint: 'after a restore it must be made again by who made it' };
 }
 
 /** A runtime that would remove the container even after a failed dump is told to leave it alone. */

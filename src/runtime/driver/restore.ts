@@ -118,7 +118,7 @@ async function launchIn(placement: Placement, request: RestoreRequest, { stdin, 
   const args = [pidFile, stdin, stdout, stderr, ...placement.before, at.binary, ...restoreArgs(request, options.version)];
   const owner = { runtime: at.runtime, id, bundle: request.bundle };
   const [program, ...before] = [...(options.within?.command ?? []), options.launcher] as [string, ...string[]];
-  const result = await runOperation(program, [...before, ...args], { ...request, env: placement.env, sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner) }, options);
+  const result = await runOperation(program, [...before, ...args], { ...request, env: { ...placement.env, STASIS_NETWORK_DIR: request.networkDirectory ?? '' }, sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner) }, options);
   const criuLog = join(workDir, 'restore.log');
   const failure = (): StasisError => placement.failure() ?? explainFailure({
     what: `container ${id} could not be restored`, phase: 'restore', criuLog, runtimeLog: runtimeLog(workDir), stderr: result.stderr, status: result.status,

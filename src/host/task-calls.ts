@@ -1,0 +1,27 @@
+/** System calls about tasks that Node.js does not offer: affinity and I/O priority. */
+import { check, libc } from './libc.ts';
+
+const raw = {
+  affinity: libc.func('int sched_setaffinity(int tid, size_t size, const void* mask)'),
+  ioprio: libc.func('long syscall(long number, int which, int who, int value)'),
+};
+
+const [SYS_IOPRIO_SET, SYS_IOPRIO_GET] = process.arch === 'arm64' ? [30, 31] : [251, 252];
+const IOPRIO_WHO_PROCESS = 1;
+
+/** `mask`: hexadecimal words of 32 bits, the highest first, between commas, as Cpus_allowed of /proc/TID/status. */
+export function setAffinity(tid: number, mask: string): void {
+  const words = mask.split(',').map((word) => Number.parseInt(word, 16)).reverse();
+  const bytes = Buffer.alloc(Math.ceil(words.length / 2) * 8);
+  words.forEach((word, index) => bytes.writeUInt32LE(word, index * 4));
+  check(raw.affinity(tid, bytes.length, bytes) as number, 'sched_setaffinity');
+}
+
+/** Class and level as the kernel packs them; 0: none was set. */
+export function ioPriority(tid: number): number {
+  return check(raw.ioprio(SYS_IOPRIO_GET, IOPRIO_WHO_PROCESS, tid, 0) as number, 'ioprio_get');
+}
+
+export function setIoPriority(tid: number, value: number): void {
+  check(raw.ioprio(SYS_IOPRIO_SET, IOPRIO_WHO_PROCESS, tid, value) as number, 'ioprio_set');
+}
