@@ -10,7 +10,7 @@ export { kill, remove } from './driver/lifecycle.ts';
 export { findLauncher, restore, type RestoreOptions, type RestoredProcess } from './driver/restore.ts';
 export { findPodmanImage, namespaceOf } from './naming.ts';
 export { examine, type ExamineOptions } from './preflight/examine.ts';
-export { layOutNetwork, ownNetwork, putBack, putBackLast, readKernelState, readOwnNetwork, roomForRestore, type KernelState } from './put-back/index.ts';
+export { prepareNetwork, putBack, putBackLast, readKernelState, readOwnNetwork, roomForRestore, type KernelState } from './put-back/index.ts';
 export { readNetwork, type Interface } from './scratch/network.ts';
 export { makePlace, removePlace, scratchId, type ScratchPlace } from './scratch/place.ts';
 export { pidInPlace, rebuild } from './scratch/rebuild.ts';

@@ -74,8 +74,9 @@ const hopeless: readonly Hopeless[] = [
     mkdirSync(join(shared, 'volume'));
   } },
   { what: 'the working directory in a volume that was removed', runtimes: ['runc'], body: 'os.chdir("/data")', spoil: () => renameSync(join(shared, 'volume'), join(shared, 'old')) },
-  { what: 'as many processes as the limit allows', runtimes: ['runc'], body: 'children = [subprocess.Popen(["sleep", "1000"]) for _ in range(5)]', edit: (spec) => {
+  { what: 'as many processes as the limit of its engine allows', runtimes: ['runc'], body: 'children = [subprocess.Popen(["sleep", "1000"]) for _ in range(5)]', edit: (spec) => {
     spec['linux'].resources = { ...spec['linux'].resources, pids: { limit: 6 } };
+    spec['linux'].cgroupsPath = '/hopeless.slice';
   } },
 ];
 

@@ -208,7 +208,7 @@ export class CheckpointInProgress implements AsyncDisposable {
    */
   async rehearse(signal: AbortSignal): Promise<void> {
     const { rehearsing, operation, budgetMs, frozen } = this.#parts;
-    const rehearsal = rehearsing.begin({ signal, timeoutMs: Math.max(1, (budgetMs - frozen.frozenMs) * REHEARSAL_SHARE) });
+    const rehearsal = rehearsing.begin(this.kernel, { signal, timeoutMs: Math.max(1, (budgetMs - frozen.frozenMs) * REHEARSAL_SHARE) });
     this.#rehearsal = rehearsal;
     if (!this.stop) this.#rehearsed = await rehearsal;
     else rehearsal.catch((error: unknown) => operation.cancel(this.#explain(asStasisError(error, 'the rehearsal'))));

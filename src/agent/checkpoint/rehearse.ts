@@ -7,10 +7,12 @@ import { join } from 'node:path';
 import { StasisError, asStasisError } from '../../core/errors.ts';
 import type { OperationId } from '../../core/ids.ts';
 import { formatDuration } from '../../core/units.ts';
+import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { RestoreGate } from '../../host/restore-gate.ts';
-import { NoScratch, criuConfig, makePlace, networkKind, pidInPlace, readNetwork, rebuild, removePlace, scratchId, type ScratchPlace } from '../../runtime/index.ts';
+import { NoScratch, criuConfig, freezerOf, makePlace, networkKind, pidInPlace, putBack, readNetwork, rebuild, removePlace, scratchId, type KernelState, type ScratchPlace } from '../../runtime/index.ts';
 import type { Container } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
+import { requireBack } from '../put-back.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import type { RehearsalPlan } from './rehearsal-plan.ts';
 
@@ -64,17 +66,17 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
    * With every task of the container standing still and its images complete. Throws REHEARSAL_FAILED with the cause, or the
    * signal's reason. Nothing of it runs any more when this has settled, or soon after.
    */
-  begin(options: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
-    this.#begun ??= this.#run(options);
+  begin(kernel: KernelState, options: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+    this.#begun ??= this.#run(kernel, options);
     return this.#begun;
   }
 
-  async #run({ signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+  async #run(kernel: KernelState, { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
     const { agent, container, plan: { skipped, required }, operation } = this.#parts;
     if (skipped !== undefined) return { done: false, reason: skipped };
     const started = agent.clock.monotonic();
     try {
-      await this.#rebuild(AbortSignal.any([signal, this.#ended.signal]), timeoutMs);
+      await this.#rebuild(kernel, AbortSignal.any([signal, this.#ended.signal]), timeoutMs);
       const ms = agent.clock.monotonic() - started;
       agent.log.event('checkpoint.rehearsed', { operation_id: operation, container_id: container.id, ms });
       return { done: true, ms };
@@ -89,9 +91,9 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     }
   }
 
-  async #rebuild(signal: AbortSignal, timeoutMs: number): Promise<void> {
+  async #rebuild(kernel: KernelState, signal: AbortSignal, timeoutMs: number): Promise<void> {
     const { agent, container, flags, directories, operation } = this.#parts;
-    const place = makePlace({ container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces });
+    const place = makePlace({ container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces, kernel });
     const workDir = join(directories.work, 'rehearsal');
     mkdirSync(workDir, { mode: 0o700 });
     const config = join(workDir, 'criu.conf');
@@ -106,7 +108,7 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     }, agent.toolchain, { signal: AbortSignal.any([signal, ended.signal]), timeoutMs });
     try {
       const over = AbortSignal.any([signal, ended.signal]);
-      await Promise.race([this.#rebuilding, this.#examine(place, gate, over), this.#overdue(timeoutMs, over)]);
+      await Promise.race([this.#rebuilding, this.#examine(place, kernel, gate, over), this.#overdue(timeoutMs, over)]);
     } finally {
       // The end of its first process is the end of all of it.
       ended.abort(new StasisError('CANCELLED', 'the rehearsal is over'));
@@ -115,7 +117,7 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
   }
 
   /** Resolves when the tasks stand where they would run. They are never let go. */
-  async #examine(place: ScratchPlace, gate: RestoreGate, signal: AbortSignal): Promise<void> {
+  async #examine(place: ScratchPlace, kernel: KernelState, gate: RestoreGate, signal: AbortSignal): Promise<void> {
     const { failpoints } = this.#parts.agent;
     await gate.reached('post-restore', { signal });
     gate.allow('post-restore');
@@ -123,6 +125,7 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     await failpoints.hit('checkpoint.rehearse.rebuilt', { signal });
     const pid = pidInPlace(place, inner);
     if (pid === undefined) throw new StasisError('RESTORE_FAILED', `the rebuilt tasks of container ${this.#parts.container.id} ended before they could be looked at`, { hint: 'was one killed, for want of memory or by somebody? try again' });
+    requireBack(putBack(kernel, pid, cgroupProcesses(freezerOf(pid)?.directory ?? '')));
   }
 
   /** The runtime is killed then, too; nobody waits until it is gone. */

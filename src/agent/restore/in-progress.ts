@@ -9,7 +9,7 @@ import type { OperationId } from '../../core/ids.ts';
 import { loadImages } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
-import { criuConfig, findContainer, freezerOf, layOutNetwork, openBundle, ownNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
+import { criuConfig, findContainer, freezerOf, openBundle, prepareNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
 import type { Bundle, KernelState } from '../../runtime/index.ts';
 import type { Container } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
@@ -19,6 +19,7 @@ import { containerDirectory, fillDirectory, gateDirectory, outputFiles } from '.
 import { startFill } from './fill.ts';
 import { Filling } from './filling.ts';
 import { keepGate } from './gate.ts';
+import { requireBack } from '../put-back.ts';
 import { admitImported } from './imported.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import type { RestorePlan } from './restore.ts';
@@ -145,7 +146,7 @@ export class RestoreInProgress implements AsyncDisposable {
     writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose, actionScript: agent.settings.scripts.restoreHook }), { mode: 0o600 });
     const bundle = this.#bundle!.directory;
     if (filling !== undefined) this.#filled = undo.use(agent.fills.add(plan, { checkpoint: plan.request.checkpoint, totalBytes: filling.totalBytes, get filledBytes() { return filling.filledBytes; } }));
-    const networkDirectory = await this.#layOutNetwork();
+    const networkDirectory = prepareNetwork(plan.saved.kernel?.network, await readSpec(bundle), join(directories.work, 'network'));
     const restored = runtimeRestore({
       at: plan.at, id: plan.id, bundle, imageDir: directories.images, workDir: directories.work, flags: plan.flags,
       criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'), gateDirectory: gate.directory, networkDirectory,
@@ -156,7 +157,7 @@ export class RestoreInProgress implements AsyncDisposable {
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
     const made = restored.then(({ pid }) => {
       undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined }));
-      this.#requireBack(this.#kernel === undefined ? [] : putBackLast(this.#kernel, pid));
+      requireBack(this.#kernel === undefined ? [] : putBackLast(this.#kernel, pid));
     });
     const check = (stage: GateStage) => (pid: number, how: { readonly signal: AbortSignal }): Promise<void> => this.#check(stage, pid, how);
     await beside(made, (ended) => keepGate(gate, { 'post-restore': check('post-restore'), 'pre-resume': check('pre-resume') }, { signal: AbortSignal.any([signal, ended]) })).catch((error: unknown) => { throw filling?.reason ?? error; });
@@ -167,17 +168,7 @@ export class RestoreInProgress implements AsyncDisposable {
   async #check(stage: GateStage, pid: number, { signal }: { readonly signal: AbortSignal }): Promise<void> {
     await this.#parts.agent.failpoints.hit(`restore.gate.${stage}`, { signal });
     if (stage === 'post-restore') await this.#filling?.admit(pid);
-    else this.#requireBack(this.#putBack(pid));
-  }
-
-  /** For the hook that runs as soon as the namespace exists. A namespace that the container joins is never touched. */
-  async #layOutNetwork(): Promise<string | undefined> {
-    const { plan, directories } = this.#parts;
-    const network = plan.saved.kernel?.network;
-    if (network === undefined || !ownNetwork(await readSpec(this.#bundle!.directory))) return undefined;
-    const directory = join(directories.work, 'network');
-    layOutNetwork(directory, network);
-    return directory;
+    else requireBack(this.#putBack(pid));
   }
 
   /** The limits of a bundle that the caller gave are the caller's. */
@@ -189,11 +180,6 @@ export class RestoreInProgress implements AsyncDisposable {
   /** The tasks are whole and have not run. */
   #putBack(pid: number): string[] {
     return this.#kernel === undefined ? [] : putBack(this.#kernel, pid, cgroupProcesses(freezerOf(pid)?.directory ?? ''));
-  }
-
-  #requireBack(failed: readonly string[]): void {
-    if (failed.length === 0) return;
-    throw new StasisError('RESTORE_FAILED', `container ${this.#parts.plan.id} would not be what it was: ${failed.slice(0, 5).join('; ')}`, { hint: 'what it was when it was saved cannot be set on this node', details: { failed: failed.join('\n').slice(0, 4000) } });
   }
 
   /** From here on the container is one like any other: only the staging and the journal go. */

@@ -5,9 +5,13 @@ import type { OciSpec } from '../types.ts';
 /** Cgroups that belong to a manager, which would remove what it does not know there, or systemd's own notation. */
 const MANAGED = /:|\.slice|kubepods|libpod|buildkit|(^|\/)(k8s\.io|system|machine)(\/|$)/;
 
+export function isManaged(cgroupsPath: string): boolean {
+  return MANAGED.test(cgroupsPath);
+}
+
 /** A cgroup of its own for the restored container: beside the old one where that is nobody's, else below /stasis. */
 export function cgroupsPathFor(old: string | undefined, id: string): string {
-  if (old === undefined || old === '' || MANAGED.test(old)) return `/stasis/${id}`;
+  if (old === undefined || old === '' || isManaged(old)) return `/stasis/${id}`;
   return basename(old) === id ? old : join(dirname(old), id);
 }
 

@@ -7,11 +7,10 @@ import { readCgroups, readNamespaces, readStatus } from '../../host/proc.ts';
 import { cgroupDirectory } from '../cgroup.ts';
 import type { Container, OciSpec } from '../types.ts';
 import { putBackLimits, readLimits, type Limits } from './limits.ts';
-import { readNetwork, type SavedNetwork } from './network.ts';
+import { layOutNetwork, readNetwork, type SavedNetwork } from './network.ts';
 import { putBackTasks, readTasks, type TaskState } from './tasks.ts';
 
 export { roomForRestore } from './limits.ts';
-export { layOutNetwork } from './network.ts';
 
 export interface KernelState {
   readonly limits: Limits;
@@ -48,6 +47,16 @@ function usualAffinity(): string {
 export async function readOwnNetwork({ pid, spec }: Container, program: string, signal: AbortSignal | undefined): Promise<{ network?: SavedNetwork; lost: readonly string[] }> {
   if (!ownNetwork(spec) || readNamespaces(pid).net === readNamespaces('self').net) return { lost: [] };
   return readNetwork(pid, spec, program, signal);
+}
+
+/**
+ * Writes what the hook of a restore brings back as soon as the namespace exists, below `directory`, and returns where. Nothing
+ * for a namespace that the container joins: that one is never touched.
+ */
+export function prepareNetwork(network: SavedNetwork | undefined, spec: OciSpec, directory: string): string | undefined {
+  if (network === undefined || !ownNetwork(spec)) return undefined;
+  layOutNetwork(directory, network);
+  return directory;
 }
 
 /** While the tasks of a restored container have not run yet. Returns what could not be set. */

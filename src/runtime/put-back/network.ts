@@ -92,9 +92,11 @@ export async function readNetwork(pid: number, spec: OciSpec, program: string, s
     return { lost: [`the container's network namespace: it could not be read (${printable(why)}); are ip and nft installed on this node?`] };
   }
   const { links, up, lost } = linesOf(JSON.parse(Buffer.from(listed, 'base64').toString('utf8')) as Link[]);
-  const parts = Object.fromEntries(PARTS.flatMap((name) => (saved.has(name) ? [[name, saved.get(name)!]] : [])));
+  // Addresses and routes of a link that is not there keep each other from coming back.
+  const names = lost.length > 0 ? ['nft'] : PARTS;
+  const parts = Object.fromEntries(names.flatMap((name) => (saved.has(name) ? [[name, saved.get(name)!]] : [])));
   const sysctls = changedSysctls(parseSysctls(Buffer.from(saved.get('sysctls') ?? '', 'base64').toString('utf8')), await defaults(program, signal), spec);
-  return { network: { parts, links, up, sysctls }, lost };
+  return { network: { parts, links: lost.length > 0 ? [] : links, up: lost.length > 0 ? [] : up, sysctls }, lost };
 }
 
 /** Writes what stasis-network restores into a directory of its own. */

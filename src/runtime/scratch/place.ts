@@ -11,6 +11,7 @@ import { makeProvidedFiles, replaceableFiles } from '../bundle/provided-files.ts
 import { requireLayers, requireSources } from '../bundle/requirements.ts';
 import { CRIU_CONFIG_FILE, CRIU_CONFIG_TEXT } from '../bundle/restore-spec.ts';
 import { sweepCgroups } from '../driver/cgroups.ts';
+import { prepareNetwork, roomForRestore, type KernelState } from '../put-back/index.ts';
 import type { Container } from '../types.ts';
 import { networkCommands, type Interface } from './network.ts';
 import { networkKind, scratchNetwork, scratchSpec } from './spec.ts';
@@ -22,6 +23,8 @@ export interface ScratchPlace {
   readonly bundle: string;
   readonly pidFile: string;
   readonly sessionFile: string;
+  /** What stasis-network brings back there. */
+  readonly networkDirectory?: string | undefined;
 }
 
 export interface PlaceRequest {
@@ -32,6 +35,7 @@ export interface PlaceRequest {
   readonly memory: string;
   /** Interfaces of the container's network, where that is not its own. */
   readonly interfaces: readonly Interface[];
+  readonly kernel: KernelState;
 }
 
 /** What the runtime calls it, and its cgroups. */
@@ -47,7 +51,7 @@ function placeAt(directory: string): ScratchPlace {
  * Throws RESTORE_INCOMPATIBLE for what a restore would lack here, NoScratch where no such place can be made. What was made
  * until then is left for removePlace().
  */
-export function makePlace({ container, directory, memory, interfaces }: PlaceRequest): ScratchPlace {
+export function makePlace({ container, directory, memory, interfaces, kernel }: PlaceRequest): ScratchPlace {
   const { spec, rootfs } = container;
   const place = placeAt(directory);
   for (const path of [directory, place.bundle, join(directory, 'runtime')]) mkdirSync(path, { recursive: true, mode: 0o700 });
@@ -62,8 +66,8 @@ export function makePlace({ container, directory, memory, interfaces }: PlaceReq
   writeFileSync(criuConfig, CRIU_CONFIG_TEXT, { mode: 0o600 });
   writeFileSync(join(directory, 'addresses'), networkCommands(interfaces), { mode: 0o600 });
   if (networkKind(spec) === 'joined') writeFileSync(network, '', { mode: 0o600 });
-  writeFileSync(join(place.bundle, 'config.json'), JSON.stringify(scratchSpec(spec, { root, criuConfig, cgroupsPath: `/${place.id}`, network, sources })), { mode: 0o600 });
-  return place;
+  writeFileSync(join(place.bundle, 'config.json'), JSON.stringify(scratchSpec(roomForRestore(spec, kernel.limits), { root, criuConfig, cgroupsPath: `/${place.id}`, network, sources })), { mode: 0o600 });
+  return { ...place, networkDirectory: prepareNetwork(kernel.network, spec, join(directory, 'own-network')) };
 }
 
 /** Ends whatever runs there and removes all of it. Nothing when it does not exist. */

@@ -24,9 +24,9 @@ const ENTER = [
  */
 export async function rebuild({ place, scripts, ...request }: RebuildRequest, toolchain: Toolchain, options: DriverOptions): Promise<void> {
   await using _sink = await openLazySink(request.workDir);
-  const { directory, id, bundle, pidFile } = place;
+  const { directory, id, bundle, pidFile, networkDirectory } = place;
   await restore(
-    { ...request, id, bundle, pidFile, stdout: '/dev/null', stderr: '/dev/null', lazyPages: request.at.runtime === 'runc' },
+    { ...request, id, bundle, pidFile, networkDirectory, stdout: '/dev/null', stderr: '/dev/null', lazyPages: request.at.runtime === 'runc' },
     toolchain, { ...options, launcher: scripts.restore, within: { command: [...ENTER, scripts.rehearse, directory, request.at.root], sessionDirectory: directory } },
   );
 }
