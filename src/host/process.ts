@@ -22,7 +22,10 @@ export interface RunOptions {
   readonly timeoutMs: number;
   /** Keep the program alive when the agent dies, in a session of its own (dumps, restores). */
   readonly detached?: boolean;
-  /** With detached: the file that gets the number of that session before the program runs, for whoever must find all of it. */
+  /**
+   * With detached: the file that gets the number of that session and the start time of its leader, "PID TICKS", before the
+   * program runs, for whoever must find all of it (session.ts).
+   */
   readonly sessionFile?: string;
 }
 
@@ -32,6 +35,9 @@ export interface RunResult {
   readonly stdout: string;
   readonly stderr: string;
 }
+
+/** The start time is the 22nd field of /proc/PID/stat; the second, the name in brackets, is that of a shell and holds no blank. */
+const IN_SESSION = `read -r pid ${'_ '.repeat(20)}start _ < /proc/$$/stat && echo "$pid $start" > "$0" && exec "$@"`;
 
 /** Output beyond this is cut: it is only ever used for messages and small JSON. */
 const MAX_OUTPUT_BYTES = 4 * 1024 * 1024;
@@ -43,7 +49,7 @@ const MAX_OUTPUT_BYTES = 4 * 1024 * 1024;
  */
 export async function run(file: string, args: readonly string[], options: RunOptions): Promise<RunResult> {
   options.signal?.throwIfAborted();
-  const [program, argv] = options.sessionFile === undefined ? [file, args] : ['sh', ['-c', 'echo $$ > "$0" && exec "$@"', options.sessionFile, file, ...args]];
+  const [program, argv] = options.sessionFile === undefined ? [file, args] : ['sh', ['-c', IN_SESSION, options.sessionFile, file, ...args]];
   const result = await execa(program, argv, {
     reject: false,
     stripFinalNewline: true,

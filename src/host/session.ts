@@ -1,59 +1,74 @@
 /**
- * The processes of one run of a runtime: a session of its own, whose number it wrote to a file before it began
- * (RunOptions.sessionFile). criu stays in it, also when the runtime is dead. An environment variable would not do:
- * criu writes its title over its environment.
+ * The processes of one run of a runtime: a session of its own. Its number, and the start time of the process that leads it, are
+ * in a file that it wrote before it began (RunOptions.sessionFile). criu stays in it, also when the runtime is dead. An
+ * environment variable would not do: criu writes its title over its environment.
+ *
+ * The kernel gives the number to nobody else while the session has members. A file that outlives them may name a stranger's
+ * session: its leader has another start time, or its members are older than the leader of the file (a restart of the machine).
  */
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
-import { listPids, readStat, readStatus } from './proc.ts';
+import { listPids, readStat, readStatus, type ProcStat } from './proc.ts';
 import { treeHoldsSocket } from './tcp-peer.ts';
 
 /** Longer than the kernel takes to collect a killed process, short enough not to hold up a start. */
 const WAIT_MS = 5000;
 
-function members(session: number): number[] {
-  return listPids().filter((pid) => {
-    const stat = readStat(pid);
-    return stat !== undefined && stat.session === session && stat.state !== 'Z' && stat.state !== 'X';
-  });
+interface Session {
+  readonly id: number;
+  /** Of its leader, in ticks since boot. Files of older agents lack it. */
+  readonly startTime: number;
+}
+
+function readSession(sessionFile: string): Session | undefined {
+  try {
+    const [id = Number.NaN, startTime = 0] = readFileSync(sessionFile, 'utf8').trim().split(' ').map(Number);
+    return Number.isSafeInteger(id) && id > 1 && Number.isSafeInteger(startTime) ? { id, startTime } : undefined;
+  } catch {
+    return undefined;
+  }
+}
+
+/** Undefined also when a stranger leads a session of that number. */
+function openSession(sessionFile: string): Session | undefined {
+  const session = readSession(sessionFile);
+  const leader = session === undefined ? undefined : readStat(session.id);
+  return leader !== undefined && session?.startTime !== 0 && leader.startTime !== session?.startTime ? undefined : session;
+}
+
+/** Members that nobody has collected yet are among them. */
+function stats(sessionFile: string): ProcStat[] {
+  const session = openSession(sessionFile);
+  if (session === undefined) return [];
+  return listPids().flatMap((pid) => readStat(pid) ?? []).filter((stat) => stat.session === session.id && stat.startTime >= session.startTime);
 }
 
 /** Those that live; none when nothing was started. */
 export function sessionMembers(sessionFile: string): number[] {
-  const session = readSession(sessionFile);
-  return session === undefined ? [] : members(session);
+  return stats(sessionFile).filter(({ state }) => state !== 'Z' && state !== 'X').map(({ pid }) => pid);
+}
+
+/** Its first process, in which the runtime runs, whether it lives or not. Undefined when nothing was started. */
+export function sessionLeader(sessionFile: string): number | undefined {
+  return openSession(sessionFile)?.id;
 }
 
 /** Whether the runtime, which leads its session, and criu both live. */
 export function runsCriu(sessionFile: string): boolean {
-  const session = readSession(sessionFile);
-  if (session === undefined) return false;
-  const pids = members(session);
-  return pids.includes(session) && pids.some((pid) => readStat(pid)?.comm === 'criu');
+  const pids = sessionMembers(sessionFile);
+  return pids.some((pid) => pid === sessionLeader(sessionFile)) && pids.some((pid) => readStat(pid)?.comm === 'criu');
 }
 
 /** Whether criu has ended and the runtime has not noticed: its first process is the criu that was run, the others it made. */
 export function criuUnnoticed(sessionFile: string): boolean {
-  const session = readSession(sessionFile);
-  if (session === undefined) return false;
-  const found = listPids().flatMap((pid) => readStat(pid) ?? []).filter((stat) => stat.session === session && stat.comm === 'criu');
-  const [first] = found.sort((a, b) => a.startTime - b.startTime || a.pid - b.pid);
+  const [first] = stats(sessionFile).filter(({ comm }) => comm === 'criu').sort((a, b) => a.startTime - b.startTime || a.pid - b.pid);
   return first?.state === 'Z';
 }
 
 /** Whether the runtime of this session, criu, or what these have started has the socket. */
 export function sessionHoldsSocket(sessionFile: string, inode: number): boolean {
-  const session = readSession(sessionFile);
-  return session !== undefined && treeHoldsSocket(session, inode);
-}
-
-function readSession(sessionFile: string): number | undefined {
-  try {
-    const session = Number(readFileSync(sessionFile, 'utf8'));
-    return Number.isSafeInteger(session) && session > 1 ? session : undefined;
-  } catch {
-    return undefined;
-  }
+  const leader = sessionLeader(sessionFile);
+  return leader !== undefined && treeHoldsSocket(leader, inode);
 }
 
 function tracedBy(tracers: readonly number[]): number[] {
@@ -65,10 +80,8 @@ function tracedBy(tracers: readonly number[]): number[] {
  * goes first: the tasks of a restore that criu was about to let go would run as soon as their tracer is dead.
  */
 export async function killSession(sessionFile: string, { traced = false }: { traced?: boolean } = {}): Promise<void> {
-  const session = readSession(sessionFile);
-  if (session === undefined) return;
   for (let waited = 0; waited < WAIT_MS; waited += 20) {
-    const pids = members(session);
+    const pids = sessionMembers(sessionFile);
     if (pids.length === 0) return;
     const first = traced ? tracedBy(pids) : [];
     for (const pid of [...first, ...pids]) {

@@ -29,7 +29,7 @@ function sessions(): number[] {
   if (!existsSync(directory)) return [];
   return readdirSync(directory).flatMap((name) => {
     try {
-      return [Number(readFileSync(join(directory, name, 'session'), 'utf8'))];
+      return [Number.parseInt(readFileSync(join(directory, name, 'session'), 'utf8'), 10)];
     } catch {
       return [];
     }

@@ -89,7 +89,7 @@ export function openSession(number: string): Session | undefined {
   if (number.trim() === '') return undefined;
   const pids = (comm?: string): number[] => listPids().filter((pid) => {
     const stat = readStat(pid);
-    return stat !== undefined && stat.session === Number(number) && stat.state !== 'Z' && stat.state !== 'X' && (comm === undefined || stat.comm === comm);
+    return stat !== undefined && stat.session === Number(number.split(' ')[0]) && stat.state !== 'Z' && stat.state !== 'X' && (comm === undefined || stat.comm === comm);
   });
   return {
     pids,

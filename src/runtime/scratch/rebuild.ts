@@ -1,7 +1,7 @@
 /** Rebuilding the tasks of a checkpoint in a scratch place, in the very way that a restore would. */
-import { readFileSync } from 'node:fs';
 import { openLazySink } from '../../host/lazy-sink.ts';
 import { pidFromInside } from '../../host/nested-pid.ts';
+import { sessionLeader } from '../../host/session.ts';
 import type { DriverOptions } from '../driver/dump.ts';
 import { restore } from '../driver/restore.ts';
 import type { RestoreRequest, Toolchain } from '../types.ts';
@@ -33,5 +33,6 @@ export async function rebuild({ place, scripts, ...request }: RebuildRequest, to
 
 /** The pid here of a process of the scratch place, given the one that criu knows. */
 export function pidInPlace({ sessionFile }: ScratchPlace, inner: number): number | undefined {
-  return pidFromInside(Number(readFileSync(sessionFile, 'utf8')), inner);
+  const outer = sessionLeader(sessionFile);
+  return outer === undefined ? undefined : pidFromInside(outer, inner);
 }
