@@ -22,7 +22,8 @@ interface Inode {
   readonly row: Omit<Row, 'a' | 'b'>;
   /** Number of the content of a file. */
   readonly content: number;
-  readonly target: Buffer | undefined;
+  /** Of a symlink: Latin-1 text of its bytes. Small buffers would each keep a pool of 8 KiB. */
+  readonly target: string | undefined;
   readonly device: readonly [number, number] | undefined;
   readonly children: Map<string, Inode> | undefined;
   opaque: boolean;
@@ -120,7 +121,7 @@ export class TreeMembers {
       for (const [child, below] of there.children) inode.children.set(child, below);
       inode.opaque = there.opaque;
     } else this.#count(name.length + (inode.target?.length ?? 0));
-    parent.set(name, inode);
+    parent.set(own(name), inode);
   }
 
   #count(bytes: number): void {
@@ -137,7 +138,7 @@ export class TreeMembers {
       if (next === undefined) {
         next = this.#directory(this.#implicit);
         this.#count(name.length);
-        children.set(name, next);
+        children.set(own(name), next);
       }
       if (next.children === undefined) throw escapes('a path through what is no directory', path.join('/'));
       children = next.children;
@@ -227,7 +228,7 @@ export class TreeMembers {
     const there = parent.get(name);
     if (there !== undefined && there.row.kind !== WHITEOUT) throw invalid(`the archive has ${shown(text)}, and says that it was deleted`);
     if (there === undefined) this.#count(name.length);
-    parent.set(name, { ...this.#directory(0), row: { ...this.#directory(0).row, kind: WHITEOUT, mode: 0 }, children: undefined });
+    parent.set(own(name), { ...this.#directory(0), row: { ...this.#directory(0).row, kind: WHITEOUT, mode: 0 }, children: undefined });
   }
 
   /** Writes the index. */
@@ -260,19 +261,24 @@ export class TreeMembers {
   }
 }
 
+/** A copy. A part of a path keeps the whole path in memory: 4 KiB for a name of 13 bytes. */
+function own(name: string): string {
+  return Buffer.from(name, 'latin1').toString('latin1');
+}
+
 /** The two fields of a row that depend on its kind. */
 function places(table: Table, { row: { kind }, content, target, device, opaque }: Inode): { a: number; b: number } {
   if (kind === FILE) return { a: content, b: 0 };
   if (kind === DIRECTORY) return { a: 0, b: opaque ? 1 : 0 };
-  if (target !== undefined) return { a: table.texts.add(target, target.length), b: target.length };
+  if (target !== undefined) return { a: table.texts.add(Buffer.from(target, 'latin1'), target.length), b: target.length };
   return { a: device?.[0] ?? 0, b: device?.[1] ?? 0 };
 }
 
-function target(header: MemberHeader, pax: Readonly<Record<string, string>>): Buffer {
+function target(header: MemberHeader, pax: Readonly<Record<string, string>>): string {
   const text = pax['linkpath'] === undefined ? (header.linkname ?? '') : paxBytes(pax['linkpath'], 'a link');
   if (text === '' || text.includes('\0')) throw invalid('the archive has a symlink to nothing');
   if (text.length > MAX_TARGET_BYTES) throw new StasisError('LIMIT_EXCEEDED', `the archive has a symlink of ${text.length} bytes, at most ${MAX_TARGET_BYTES} are possible`);
-  return Buffer.from(text, 'latin1');
+  return text;
 }
 
 function id(fromPax: string | undefined, fromHeader: number): number {

@@ -31,8 +31,15 @@ export class XattrSets {
     if (known !== undefined) return known;
     this.#bytes += key.length;
     if (this.#bytes > MAX_XATTR_BYTES) throw new StasisError('LIMIT_EXCEEDED', `the extended attributes of this tree take more than ${MAX_XATTR_BYTES} bytes`);
-    this.#sets.push(sorted.map((x) => ({ name: Buffer.from(x.name), value: x.value })));
+    this.#sets.push(sorted.map((x) => ({ name: own(x.name), value: own(x.value) })));
     this.#known.set(key, this.#sets.length - 1);
     return this.#sets.length - 1;
   }
+}
+
+/** A copy with memory of its own: a view would keep all that it is a view of, and small buffers share pools of 8 KiB. */
+function own(bytes: Buffer): Buffer {
+  const copy = Buffer.allocUnsafeSlow(bytes.length);
+  copy.set(bytes);
+  return copy;
 }
