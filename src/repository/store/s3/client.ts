@@ -1,10 +1,11 @@
-/** The one door to the SDK: a client that neither retries nor checksums by itself, and every failure as a StasisError. */
+/** The one door to the SDK: a client that neither retries nor checksums by itself, with bounded answers, and every failure as a StasisError. */
 import { readFile } from 'node:fs/promises';
 import { Agent } from 'node:https';
 import { S3Client } from '@aws-sdk/client-s3';
 import type { S3ClientConfig } from '@aws-sdk/client-s3';
 import type { Clock } from '../../../core/clock.ts';
 import { StasisError } from '../../../core/errors.ts';
+import { boundAnswers } from './answers.ts';
 import { mayHaveNewCredentials, s3Error } from './errors.ts';
 import type { S3Settings, S3Tuning } from './settings.ts';
 
@@ -36,7 +37,7 @@ export class S3Access {
     this.bucket = settings.bucket;
     this.place = settings.endpoint === undefined ? `AWS${settings.region === undefined ? '' : ` ${settings.region}`}` : new URL(settings.endpoint).host;
     this.isPrivate = settings.endpoint === undefined || settings.endpoint.startsWith('https:');
-    this.#client = new S3Client(config());
+    this.#client = boundAnswers(new S3Client(config()));
   }
 
   /** Throws CONFIG_INVALID when the CA file cannot be read. Does not ask the provider anything. */
@@ -68,7 +69,7 @@ export class S3Access {
     } catch (error) {
       if (!mayHaveNewCredentials(error)) throw error;
       // The first to fail makes the new client; the old one ends with its last request.
-      if (this.#client === client) this.#client = new S3Client(this.#config());
+      if (this.#client === client) this.#client = boundAnswers(new S3Client(this.#config()));
       return await this.#once(this.#client, request, signal);
     }
   }

@@ -20,6 +20,7 @@ import { download } from './download.ts';
 import type { Range } from './download.ts';
 import { encryptionParameters } from './encryption.ts';
 import type { EncryptionParameters } from './encryption.ts';
+import { Listing } from './listing.ts';
 import { defaultTuning } from './settings.ts';
 import type { S3Settings, S3Tuning } from './settings.ts';
 import { uploadInParts, uploadWhole } from './upload.ts';
@@ -126,18 +127,12 @@ export class S3Store implements Store {
     signal?.throwIfAborted();
     if (!isObjectPrefix(prefix)) throw new StasisError('PATH_ESCAPES', `${JSON.stringify(prefix)} is not a prefix of objects`);
     const root = this.#root();
-    // Not every provider lists in order, and some repeat themselves.
-    const found = new Map<string, ObjectInfo>();
+    const { tuning, access } = this.#parts;
+    const listing = new Listing(root, `${prefix} in bucket ${access.bucket}`, tuning);
     let token: string | undefined;
-    do {
-      const page = await this.#page(root + prefix, token, this.#parts.tuning.pageSize, signal);
-      for (const { Key: key = '', Size: size = 0, LastModified: modified } of page.Contents ?? []) {
-        const name = key.slice(root.length);
-        if (key.startsWith(root) && isObjectName(name)) found.set(name, { name, size, modifiedMs: modified?.getTime() ?? 0 });
-      }
-      token = page.IsTruncated === true ? page.NextContinuationToken : undefined;
-    } while (token !== undefined);
-    for (const name of [...found.keys()].sort()) yield found.get(name)!;
+    do token = listing.add(await this.#page(root + prefix, token, tuning.pageSize, signal));
+    while (token !== undefined);
+    yield* listing.objects();
   }
 
   async delete(name: string, { signal }: Signalled): Promise<void> {

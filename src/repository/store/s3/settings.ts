@@ -1,5 +1,6 @@
 /** What the S3 store is told: where, how, and how patient it is. */
 import type { PaceLimits } from '../pace.ts';
+import type { ListingLimits } from './listing.ts';
 import { KiB, MiB } from '../../../core/units.ts';
 
 export type S3Encryption =
@@ -35,7 +36,7 @@ export interface S3Settings {
 }
 
 /** What nobody needs to configure, but tests scale down. */
-export interface S3Tuning {
+export interface S3Tuning extends ListingLimits {
   readonly pace: PaceLimits;
   readonly connectMs: number;
   readonly firstRetryMs: number;
@@ -55,4 +56,6 @@ export const defaultTuning: S3Tuning = {
   multipartAbove: 64 * MiB,
   partBytes: 16 * MiB,
   pageSize: 1000,
+  listedNames: 1_000_000,
+  listedPages: 10_000,
 };
