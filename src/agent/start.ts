@@ -13,7 +13,7 @@ import { tryLock } from '../host/libc.ts';
 import { openStaging } from '../host/staging.ts';
 import { BlockSlots } from '../image/lazy/index.ts';
 import { TreeThreads } from '../image/tree/index.ts';
-import { openRepository } from '../repository/index.ts';
+import { KeyMemory, openRepository } from '../repository/index.ts';
 import type { Repository } from '../repository/types.ts';
 import { serveAgent } from '../rpc/server.ts';
 import { probeToolchain } from '../runtime/index.ts';
@@ -74,7 +74,8 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   const store = await openStore(config.repository);
   const storeSpeed = new StoreSpeed(systemClock);
   stack.defer(() => store.close());
-  const repository = await openRepository({ store: storeSpeed.watch(store), keys: keys.provider, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, listLagMs: config.repository.listLag, owner: agentIdentity(config.stateDirectory) });
+  const keyMemory = new KeyMemory(join(config.stateDirectory, 'lineage-keys'), (err) => log.event('keys.unwritten', { err }));
+  const repository = await openRepository({ keyMemory, store: storeSpeed.watch(store), keys: keys.provider, clock: systemClock, workers: config.workers, trustedSigners: config.keys.trustedSigners, graceMs: config.repository.grace, listLagMs: config.repository.listLag, owner: agentIdentity(config.stateDirectory) });
   stack.defer(() => repository.close());
   await releaseOwn(repository);
   log.event('repository.opened', { repository: store.description });

@@ -8,6 +8,7 @@ export { commandKeyProvider } from './keys/command.ts';
 export { directoryKeyProvider } from './keys/directory.ts';
 export type { PublicKeys } from './keys/document.ts';
 export { fileKeyProvider, generateKeyFile } from './keys/file.ts';
+export { KeyMemory } from './key-memory.ts';
 export { withRecipients } from './keys/recipients.ts';
 export { openRepository } from './repository.ts';
 export type { RepositoryOptions } from './repository.ts';

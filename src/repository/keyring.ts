@@ -77,6 +77,7 @@ export class StoreKeyring implements Keyring {
       await this.#store.put(lineageName(lineage), next.object, { signal });
       // Who stood still between the two may have written over the change of another: then it must be made again.
       await turn.requireHeld({ signal });
+      this.#lineages.learn(lineage, next);
       return { epoch: next.epoch, changed: true };
     });
   }

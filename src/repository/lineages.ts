@@ -11,6 +11,8 @@ import { decodeLineageKey, encodeLineageKey, MAX_LINEAGE_BYTES } from './format/
 import type { LineageKey } from './format/lineage-key.ts';
 import { MAX_RECIPIENTS } from './format/limits.ts';
 import { lineageName } from './format/names.ts';
+import { KeyMemory } from './key-memory.ts';
+import type { KnownKey } from './key-memory.ts';
 import type { KeyProvider } from './keys/port.ts';
 import type { Store } from './store/store.ts';
 import { hex } from './trust.ts';
@@ -35,12 +37,14 @@ export class Lineages {
   readonly #provider: KeyProvider;
   readonly #sodium: Sodium;
   readonly #trust: Trust;
+  readonly #memory: KeyMemory;
 
-  constructor(store: Store, provider: KeyProvider, sodium: Sodium, trust: Trust) {
+  constructor(store: Store, provider: KeyProvider, sodium: Sodium, trust: Trust, memory = new KeyMemory()) {
     this.#store = store;
     this.#provider = provider;
     this.#sodium = sodium;
     this.#trust = trust;
+    this.#memory = memory;
   }
 
   /** A new data key, not yet in the store. */
@@ -74,12 +78,12 @@ export class Lineages {
   }
 
   /** The same data key for other recipients, in the next epoch; not yet in the store. No object when nothing is to change. Throws KEY_WRONG when it is not wrapped to us. */
-  async rewrap(lineage: LineageId, change: KeyChange, { signal }: { signal: AbortSignal | undefined }): Promise<{ object: readonly Uint8Array[] | undefined; epoch: number }> {
+  async rewrap(lineage: LineageId, change: KeyChange, { signal }: { signal: AbortSignal | undefined }): Promise<{ object: readonly Uint8Array[] | undefined; epoch: number; ended: boolean }> {
     const { dataKey, keys, key } = await this.#unwrap(lineage, signal);
     try {
       const [state, epoch] = [stateOf(key), key.epoch + 1];
       const wanted = change(state);
-      if (!this.differs(state, wanted)) return { object: undefined, epoch: key.epoch };
+      if (!this.differs(state, wanted)) return { object: undefined, epoch: key.epoch, ended: key.ended };
       const recipients = [...new Set(wanted.recipients)].map((recipient) => Buffer.from(recipient, 'hex'));
       if (recipients.length === 0 || recipients.length > MAX_RECIPIENTS || recipients.some(({ length }) => length !== KEY_BYTES)) {
         throw new StasisError('USAGE', `lineage ${lineage} would have ${recipients.length} recipients; 1 to ${MAX_RECIPIENTS} keys of ${KEY_BYTES} bytes are possible`, { hint: 'stasis keys shred makes a lineage unreadable for everybody' });
@@ -87,16 +91,26 @@ export class Lineages {
       const sealed = recipients.map((recipient) => ({ recipient, sealed: this.#sodium.boxSeal(dataKey, recipient) }));
       const node = await this.#provider.keys();
       const signed = encodeLineageKey({ lineage, epoch, signer: node.signer, check: keys.check, recipients: sealed, ended: wanted.ended });
-      return { object: [signed, await node.sign(signed)], epoch };
+      return { object: [signed, await node.sign(signed)], epoch, ended: wanted.ended };
     } finally {
       dataKey.fill(0);
     }
   }
 
+  /** A key that this node has put into the store. */
+  learn(lineage: LineageId, key: KnownKey): void {
+    this.#memory.learn(lineage, key);
+  }
+
+  /** Throws also when it is older than one that this node knows (OBJECT_CORRUPT). */
   async #signed(lineage: LineageId, signal: AbortSignal | undefined): Promise<LineageKey> {
     const object = lineageName(lineage);
+    // What is learnt while the store answers may be newer than the answer.
+    const known = this.#memory.of(lineage);
     const { key, signed, signature } = decodeLineageKey(await this.#read(object, signal), lineage, object);
     await this.#trust.check(object, key.signer, signed, signature);
+    this.#memory.requireNotOlder(object, key, known);
+    this.#memory.learn(lineage, key);
     return key;
   }
 

@@ -13,6 +13,7 @@ import { cipherByName } from './format/algorithms.ts';
 import { markName } from './format/names.ts';
 import { Garbage } from './garbage.ts';
 import { StoreKeyring } from './keyring.ts';
+import type { KeyMemory } from './key-memory.ts';
 import type { KeyProvider } from './keys/port.ts';
 import { Lineages } from './lineages.ts';
 import type { OpenLineage } from './lineages.ts';
@@ -47,6 +48,8 @@ export interface RepositoryOptions {
   readonly graceMs?: number;
   /** How far the lists of the store may lag behind its objects; 0 unless told. Whoever removes waits for it. */
   readonly listLagMs?: number;
+  /** What was known of the keys of lineages before; lasts as long as the process unless told. */
+  readonly keyMemory?: KeyMemory;
   /** For tests and for machines without the addon. */
   readonly sodium?: SodiumChoice;
 }
@@ -83,14 +86,14 @@ class StoreRepository implements Repository {
   readonly maintenance: Maintenance;
   readonly keyring: Keyring;
 
-  constructor({ store, keys, clock, trustedSigners = [], owner = randomBytes(16).toString('hex'), graceMs = DEFAULT_GRACE_MS, listLagMs = 0 }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
+  constructor({ store, keys, clock, trustedSigners = [], owner = randomBytes(16).toString('hex'), graceMs = DEFAULT_GRACE_MS, listLagMs = 0, keyMemory }: RepositoryOptions, sodium: Sodium, pool: StagePool) {
     const trust = new Trust(sodium, keys, trustedSigners);
     this.#store = store;
     this.#keys = keys;
     this.#clock = clock;
     this.#sodium = sodium;
     this.#pool = pool;
-    this.#lineages = new Lineages(store, keys, sodium, trust);
+    this.#lineages = new Lineages(store, keys, sodium, trust, keyMemory);
     this.#manifests = new Manifests(store, keys, sodium, trust, this.#lineages);
     this.#marks = new Marks(store);
     const ownerId = createHash('sha256').update(owner).digest('hex').slice(0, 20) as CheckpointId;

@@ -48,6 +48,7 @@ export const events = {
   'container.left': { level: 'warn', meaning: 'A checkpoint stands and its container is to be dead, but the runtime could not be made to forget it.' },
   'container.held': { level: 'warn', meaning: 'Stasis has let a container go, and it stands still because a cgroup above its own is frozen by somebody else.' },
   'container.frozen': { level: 'error', meaning: 'A container could not be thawed after a checkpoint; its guard goes on trying. With the error.' },
+  'keys.unwritten': { level: 'warn', meaning: 'That the key of a lineage was changed could not be written down; after a restart of the agent an older key that the store puts back would be believed.' },
   'lineage.unwritten': { level: 'warn', meaning: 'The lineage of a container could not be written down; after a restart of the agent its next checkpoint begins a new one.' },
   'fill.started': { level: 'info', meaning: 'A lazily restored container runs; the rest of its memory begins to arrive.' },
   'fill.stalled': { level: 'warn', meaning: 'The store fails while a container fills: whoever needs a missing page waits. Told once until pages come again.' },
