@@ -6,6 +6,7 @@ import { StasisError } from '../core/errors.ts';
 import type { ContainerId } from '../core/ids.ts';
 import type { CheckpointFlags, Finding, OciSpec, Rootfs, RuntimeName } from '../runtime/types.ts';
 import type { KernelState } from '../runtime/index.ts';
+import type { FidelityRecord } from '../runtime/fidelity/index.ts';
 import type { CheckpointSummary } from '../repository/types.ts';
 import type { CriuImageSummary } from '../image/types.ts';
 
@@ -39,6 +40,8 @@ export interface SavedContainer {
   readonly images: CriuImageSummary & { readonly prefix: string };
   /** What neither CRIU nor the runtime brings back, and a restore does. */
   readonly kernel?: KernelState;
+  /** What the kernel said of its tasks in the freeze; absent in checkpoints of older versions and in imported ones. */
+  readonly fidelity?: FidelityRecord;
   readonly pidAtDump: number;
 }
 

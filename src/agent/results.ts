@@ -25,7 +25,7 @@ export function restoreResult(outcome: RestoreOutcome): api.RestoreResult {
   return {
     operationId: outcome.operation, checkpoint: outcome.checkpoint, container: container.id, runtime: container.at.runtime, bundle: container.bundle,
     pid: container.pid, phases: outcome.phases, totalMs: outcome.totalMs, bytes: outcome.bytes, bytesRead: outcome.storedBytes,
-    bytesPerSecond: rate(outcome.bytes, outcome.totalMs), findings: [], lazyBytes: outcome.fill?.totalBytes ?? 0,
+    bytesPerSecond: rate(outcome.bytes, outcome.totalMs), findings: outcome.findings, lazyBytes: outcome.fill?.totalBytes ?? 0,
     ...(outcome.lazyReason === undefined ? {} : { lazyReason: outcome.lazyReason }),
     ...(outcome.fill === undefined ? {} : { fillOperationId: outcome.fill.operation }),
     ...(outcome.downtimeMs === undefined ? {} : { downtimeMs: outcome.downtimeMs }),

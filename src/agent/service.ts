@@ -20,6 +20,7 @@ import { follow, watchOperations } from './queries/watch.ts';
 import { keysHandlers } from './keys-service.ts';
 import { repositoryHandlers } from './repository-service.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
+import { knownAttributes } from './restore/fidelity.ts';
 import { sweepContainers } from './restore/container-directory.ts';
 import { checkpointResult, operationInfo, restoreResult, someProblems } from './results.ts';
 
@@ -131,7 +132,7 @@ function startRestore(agent: AgentContext, request: api.RestoreRequest, { caller
     await sweepContainers(agent);
     return restore(agent, {
       checkpoint: checkpointId, container: request.container, bundle: request.bundle, runtime: request.runtime as RuntimeName | undefined,
-      lazy: request.lazy ?? 'never', by: caller.principal, reason: request.reason, clone: request.clone, ignoreCompatibility: request.ignoreCompatibility, keep: request.keep,
+      lazy: request.lazy ?? 'never', by: caller.principal, reason: request.reason, clone: request.clone, ignoreCompatibility: request.ignoreCompatibility, keep: request.keep, allowDifference: knownAttributes(request.allowDifference ?? []),
       flags: { tcpEstablished: request.tcpEstablished, tcpClose: request.tcpClose, fileLocks: request.fileLocks, extUnixSk: request.extUnixSk, shellJob: request.shellJob },
     }, operation);
   }));

@@ -33,6 +33,7 @@ export const errorTable = {
   REHEARSAL_FAILED: { grpc: 9, exit: 21, retry: false },
   RESTORE_FAILED: { grpc: 9, exit: 19, retry: false },
   RESTORE_INCOMPATIBLE: { grpc: 9, exit: 19, retry: false },
+  RESTORE_DIFFERS: { grpc: 9, exit: 19, retry: false },
   RUNTIME_FAILED: { grpc: 13, exit: 19, retry: false },
   WRITER_FENCED: { grpc: 10, exit: 20, retry: true },
   STORE_UNAVAILABLE: { grpc: 14, exit: 20, retry: true },

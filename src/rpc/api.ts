@@ -59,6 +59,8 @@ export interface RestoreRequest {
   readonly ignoreCompatibility: boolean;
   readonly deadlineMs?: number;
   readonly keep: boolean;
+  /** Attributes that may differ from what was saved, by the names of docs/FIDELITY.md. */
+  readonly allowDifference?: readonly string[];
   /** Absent: never. */
   readonly lazy?: LazyMode;
 }

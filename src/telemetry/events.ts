@@ -42,6 +42,7 @@ export const events = {
   'checkpoint.expired': { level: 'info', meaning: 'A checkpoint was deleted because a retention rule let it go; with the limit.' },
   'checkpoint.pinned': { level: 'info', meaning: 'A checkpoint was pinned or unpinned; with who asked and why.' },
   'restore.started': { level: 'info', meaning: 'A restore begins; with who asked and why.' },
+  'restore.differs': { level: 'warn', meaning: 'A restored container differs from what was saved in attributes that cannot be kept or that the caller allowed; with the list.' },
   'restore.laziness': { level: 'info', meaning: 'Whether a restore is lazy was left to the agent; with its choice and the reason.' },
   'restore.finished': { level: 'info', meaning: 'The restored container runs; with its pid and phases.' },
   'restore.failed': { level: 'error', meaning: 'A restore failed; with the error. Nothing of it is left.' },

@@ -61,7 +61,7 @@ void describe('commands', () => {
     assert.deepEqual([status, stdout], [0, 'web-2\n']);
     const { operationId, ...rest } = request() as { operationId: string };
     assert.match(operationId, /^[0-9a-f]{20}$/);
-    assert.deepEqual(rest, { checkpoint: id, container: 'web-2', bundle: '/srv/b', reason: '', clone: true, tcpEstablished: false, tcpClose: true, fileLocks: false, extUnixSk: false, shellJob: false, ignoreCompatibility: false, keep: false });
+    assert.deepEqual(rest, { checkpoint: id, container: 'web-2', bundle: '/srv/b', reason: '', clone: true, tcpEstablished: false, tcpClose: true, fileLocks: false, extUnixSk: false, shellJob: false, ignoreCompatibility: false, keep: false, allowDifference: [] });
     assert.match((await stasis('restore', '--print-stats', id)).stderr, /downtime +5\.00 s\npid +4711/);
   });
 

@@ -47,6 +47,7 @@ function savedContainer(agent: AgentContext, prepared: CheckpointInProgress): Sa
     volumes: savedVolumes(prepared),
     images: { ...prepared.images, prefix: IMAGES_PREFIX },
     kernel: prepared.kernel,
+    ...(prepared.fidelity === undefined ? {} : { fidelity: prepared.fidelity }),
     pidAtDump: container.pid,
   };
 }

@@ -8,6 +8,7 @@ import { processRuns } from '../../host/proc.ts';
 import { readDumpStats, saveImages, type MemoryLayers } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
+import { observe, type FidelityRecord } from '../../runtime/fidelity/index.ts';
 import type { CheckpointSummary, CheckpointWriter, Description } from '../../repository/types.ts';
 import { dump, readKernelState, remove, type KernelState } from '../../runtime/index.ts';
 import type { Container, DumpStats, Finding } from '../../runtime/types.ts';
@@ -81,6 +82,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   #rehearsed: Rehearsal | undefined;
   #images: CriuImageSummary | undefined;
   #kernel: KernelState | undefined;
+  #fidelity: FidelityRecord | undefined;
   #stats: DumpStats | undefined;
   readonly #treeCounts = new Map<string, SavedTreeCounts>();
 
@@ -112,6 +114,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     invariant(this.#kernel !== undefined, 'the state of the kernel is known after the freeze');
     return this.#kernel;
   }
+  get fidelity(): FidelityRecord | undefined { return this.#fidelity; }
 
   get images(): CriuImageSummary {
     invariant(this.#images !== undefined, 'images are known after seal');
@@ -152,6 +155,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     this.#budget = longTimer(() => this.#parts.operation.cancel(budgetExceeded()), budgetMs - Math.min(EARLY_MS, budgetMs * EARLY_SHARE));
     const { container, frozen, network } = this.#parts;
     this.#kernel = { ...readKernelState(container, frozen.pids()), ...(network === undefined ? {} : { network }) };
+    this.#fidelity = observe(this.container.pid);
   }
 
   async dump(signal: AbortSignal): Promise<void> {

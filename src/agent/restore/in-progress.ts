@@ -11,12 +11,13 @@ import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
 import { criuConfig, findContainer, freezerOf, openBundle, prepareNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
 import type { Bundle, KernelState } from '../../runtime/index.ts';
-import type { Container } from '../../runtime/types.ts';
+import type { Container, Finding } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
 import { containerDirectory, fillDirectory, gateDirectory, outputFiles } from './container-directory.ts';
 import { startFill } from './fill.ts';
+import { requireSame } from './fidelity.ts';
 import { Filling } from './filling.ts';
 import { keepGate } from './gate.ts';
 import { requireBack } from '../put-back.ts';
@@ -36,6 +37,7 @@ interface Parts {
 
 interface Finished {
   readonly container: Container;
+  readonly findings: readonly Finding[];
   readonly fill: { readonly operation: OperationId; readonly totalBytes: number } | undefined;
 }
 
@@ -62,6 +64,8 @@ export class RestoreInProgress implements AsyncDisposable {
   #filling: Filling | undefined;
   readonly #workingSet: WorkingSet;
   #filled: Disposable | undefined;
+  /** Differences that were let pass. */
+  #findings: readonly Finding[] = [];
 
   private constructor(parts: Parts) {
     this.#parts = parts;
@@ -168,7 +172,10 @@ export class RestoreInProgress implements AsyncDisposable {
   async #check(stage: GateStage, pid: number, { signal }: { readonly signal: AbortSignal }): Promise<void> {
     await this.#parts.agent.failpoints.hit(`restore.gate.${stage}`, { signal });
     if (stage === 'post-restore') await this.#filling?.admit(pid);
-    else requireBack(this.#putBack(pid));
+    else {
+      requireBack(this.#putBack(pid));
+      this.#findings = await requireSame(this.#parts, this.#bundle!.directory, pid);
+    }
   }
 
   /** The limits of a bundle that the caller gave are the caller's. */
@@ -192,7 +199,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const filling = this.#filling;
     if (filling === undefined) {
       await this.#done();
-      return { container, fill: undefined };
+      return { container, findings: this.#findings, fill: undefined };
     }
     const fill = startFill({
       agent, plan, container, filling, workingSet: this.#workingSet, principal: plan.request.by, reason: plan.request.reason,
@@ -203,7 +210,7 @@ export class RestoreInProgress implements AsyncDisposable {
         await this.#done();
       },
     });
-    return { container, fill: { operation: fill.id, totalBytes: filling.totalBytes } };
+    return { container, findings: this.#findings, fill: { operation: fill.id, totalBytes: filling.totalBytes } };
   }
 
   async #done(): Promise<void> {

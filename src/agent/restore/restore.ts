@@ -16,7 +16,7 @@ import { StasisError } from '../../core/errors.ts';
 import { parseContainerId, type CheckpointId, type ContainerId, type OperationId } from '../../core/ids.ts';
 import type { CheckpointReader } from '../../repository/types.ts';
 import { listContainers, readSpec } from '../../runtime/index.ts';
-import type { Container, RuntimeName, RuntimeRoot } from '../../runtime/types.ts';
+import type { Container, Finding, RuntimeName, RuntimeRoot } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import { podDescription, type PodDescription, type SavedContainer } from '../description.ts';
 import { rememberLineage } from '../lineages.ts';
@@ -39,6 +39,8 @@ export interface RestoreRequest {
   /** Although a container of the same lineage runs here. */
   readonly clone: boolean;
   readonly ignoreCompatibility: boolean;
+  /** Attributes of docs/FIDELITY.md that may differ. */
+  readonly allowDifference: readonly string[];
   /** Whether pages may arrive after the container runs. */
   readonly lazy: LazyMode;
   /** Who asked and why, for the operation that brings the rest of the pages. */
@@ -55,6 +57,8 @@ export interface RestoreOutcome {
   readonly container: Container;
   readonly phases: readonly Phase[];
   readonly totalMs: number;
+  /** Differences from what was saved that were let pass. */
+  readonly findings: readonly Finding[];
   readonly bytes: number;
   readonly storedBytes: number;
   /** From the freeze of a container that was stopped to the end of this restore. */
@@ -96,12 +100,12 @@ export async function restore(agent: AgentContext, request: RestoreRequest, oper
   await operation.step('files', (signal) => inProgress.files(signal));
   await operation.step('fetch', (signal) => inProgress.fetch(signal));
   await operation.step('restore', (signal) => inProgress.restore(signal));
-  const { container, fill } = await operation.step('finish', (signal) => inProgress.finish(signal));
+  const { container, fill, findings } = await operation.step('finish', (signal) => inProgress.finish(signal));
   rememberLineage(agent, container, { lineage: plan.reader.summary.lineage, last: request.checkpoint });
   return {
     operation: operation.id, checkpoint: request.checkpoint, container, phases: operation.phases, totalMs: agent.clock.monotonic() - started,
     bytes: plan.reader.summary.bytes.raw, storedBytes: plan.reader.summary.bytes.stored,
-    downtimeMs: plan.description.mode === 'stop' ? agent.clock.now() - plan.description.frozenAtMs : undefined, fill, lazyReason: plan.lazyReason,
+    downtimeMs: plan.description.mode === 'stop' ? agent.clock.now() - plan.description.frozenAtMs : undefined, fill, findings, lazyReason: plan.lazyReason,
   };
 }
 

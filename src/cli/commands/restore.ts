@@ -24,6 +24,7 @@ interface Options extends AgentOptions {
   readonly extUnixSk?: boolean;
   readonly shellJob?: boolean;
   readonly ignoreCompatibility?: boolean;
+  readonly allowDifference?: string;
   readonly lazy?: boolean;
   readonly lazyAuto?: boolean;
   readonly wait?: boolean;
@@ -47,6 +48,7 @@ export function restoreCommand(program: Command, io: Io): void {
     .option('--ext-unix-sk', 'accept UNIX sockets whose other end is outside the container')
     .option('--shell-job', 'accept a container that hangs on a terminal')
     .option('--ignore-compatibility', 'go on although kernel, processor or versions differ')
+    .option('--allow-difference <names>', 'restore although these attributes differ from what was saved (docs/FIDELITY.md), separated by commas')
     .option('-l, --lazy', 'let the container run before all of its memory is there; the rest arrives while it runs')
     .option('--lazy-auto', 'be lazy where it pays: runc, and much memory that the store would be long in giving')
     .option('-w, --wait', 'with --lazy: return when all memory has arrived')
@@ -66,6 +68,7 @@ export function restoreCommand(program: Command, io: Io): void {
       ...(options.bundle === undefined ? {} : { bundle: resolve(options.bundle) }),
       ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
       ...(options.lazy === true ? { lazy: 'always' as const } : options.lazyAuto === true ? { lazy: 'auto' as const } : {}),
+      ...(options.allowDifference === undefined ? {} : { allowDifference: options.allowDifference.split(',').map((name) => name.trim()) }),
       ...(options.deadline === undefined ? {} : { deadlineMs: parseDuration(options.deadline) }),
     };
     const json = options.json === true;

@@ -1,0 +1,6 @@
+/** What the kernel says of a container, before a checkpoint and after a restore (docs/FIDELITY.md). */
+export { ATTRIBUTES, keeperOf } from './attributes.ts';
+export { compare, describeDifference } from './compare.ts';
+export { unlike } from './expected.ts';
+export { observe } from './observe.ts';
+export type * from './types.ts';

@@ -1,0 +1,97 @@
+/**
+ * A restored container is what was saved, or it is refused before it runs. Whatever differs is made so from outside while
+ * the rebuilt tasks stand at the gate.
+ */
+import assert from 'node:assert/strict';
+import { execFileSync } from 'node:child_process';
+import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { after, afterEach, before, describe, it } from 'node:test';
+import { observe } from '../../src/runtime/fidelity/index.ts';
+import { assertClean, atFailpoint, checkpoint, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { counterArgs, startContainer, type TestContainer } from '../support/containers.ts';
+import type { RestoreResult } from '../../src/rpc/api.ts';
+
+let home: AgentHome;
+
+before(() => {
+  home = makeHome();
+});
+after(() => removeHome(home));
+afterEach(endAgents);
+
+interface Tampering {
+  readonly attribute: string;
+  /** With the host pid of the first process. */
+  readonly change: (pid: number) => void;
+  readonly was: string;
+  readonly is: string;
+}
+
+function inMounts(pid: number, ...args: string[]): void {
+  execFileSync('nsenter', ['-t', String(pid), '-m', ...args]);
+}
+
+const tamperings: readonly Tampering[] = [
+  { attribute: 'nice', change: (pid) => void execFileSync('renice', ['-n', '7', '-p', String(pid)]), was: '0', is: '7' },
+  { attribute: 'oom-score-adj', change: (pid) => writeFileSync(`/proc/${pid}/oom_score_adj`, '321'), was: '\\d+', is: '321' },
+  { attribute: 'coredump-filter', change: (pid) => writeFileSync(`/proc/${pid}/coredump_filter`, '0x7f'), was: '0+33', is: '0+7f' },
+  { attribute: 'resource-limits', change: (pid) => void execFileSync('prlimit', ['--pid', String(pid), '--nofile=17:17']), was: '.*', is: '.*Max open files 17 17.*' },
+  { attribute: 'mount-options', change: (pid) => inMounts(pid, 'mount', '-o', 'remount,bind,exec,nosuid,nodev', '/dev/shm'), was: '.*noexec.*', is: '.*' },
+  { attribute: 'mount', change: (pid) => inMounts(pid, 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'), was: 'absent', is: 'there' },
+  { attribute: 'mount-propagation', change: (pid) => inMounts(pid, 'mount', '--make-shared', '/dev/shm'), was: 'private', is: 'shared' },
+];
+
+async function restoreTampered(agent: TestAgent, saved: string, change: (pid: number) => void, allowDifference: string[] = []): Promise<RestoreResult> {
+  const restored = restore(agent, saved, { allowDifference });
+  restored.catch(() => undefined);
+  await atFailpoint(agent, () => {
+    const gates = join(home.run, 'gates');
+    change(Number(readFileSync(join(gates, readdirSync(gates)[0] ?? '', 'pre-resume'), 'utf8')));
+  });
+  return restored;
+}
+
+const STOP = { STASIS_TESTING_FAILPOINT: 'restore.gate.pre-resume=stop' };
+
+for (const runtime of ['runc', 'crun'] as const) {
+  void describe(`a restore with ${runtime} is compared`, () => {
+    let container: TestContainer;
+    let saved: string;
+
+    before(async () => {
+      container = await startContainer({ runtime, id: `fidelity-${runtime}`, args: counterArgs });
+      const agent = await startAgent(home);
+      saved = (await checkpoint(agent, container.id)).checkpoint;
+      await agent.stop();
+    });
+    after(() => container?.stop());
+
+    // The comparison is the same with both; that crun's tasks stand at the gate, too, one row shows.
+    for (const { attribute, change, was, is } of runtime === 'runc' ? tamperings : tamperings.slice(0, 1)) {
+      void it(`${attribute} differs: refused, and nothing runs`, async () => {
+        const agent = await startAgent(home, STOP);
+        const output = join(home.state, 'output', `${container.id}.stdout.log`);
+        const written = existsSync(output) ? readFileSync(output, 'utf8') : '';
+        await assert.rejects(restoreTampered(agent, saved, change), (error: { code?: string; message: string }) => {
+          assert.equal(error.code, 'RESTORE_DIFFERS', error.message);
+          assert.match(error.message, new RegExp(`${attribute} of .*: was ${was}, is ${is}`));
+          return true;
+        });
+        assert.equal(existsSync(output) ? readFileSync(output, 'utf8') : '', written);
+        assert.deepEqual((await agent.client.listContainers({ all: true, container: '' }, { signal: undefined })).containers, []);
+        await assertClean(agent);
+      });
+    }
+
+    void it('a difference that the caller allows is told; an unknown name is refused', async () => {
+      const agent = await startAgent(home, STOP);
+      await assert.rejects(restore(agent, saved, { allowDifference: ['nise'] }), { code: 'USAGE' });
+      const result = await restoreTampered(agent, saved, tamperings[0]!.change, ['nice']);
+      assert.deepEqual(result.findings.map(({ kind, message }) => [kind, message]), [['difference', 'nice of process 1: was 0, is 7']]);
+      assert.ok(agent.log.some(({ event }) => event === 'restore.differs'));
+      assert.equal(observe(result.pid).attributes['nice']?.others?.['1'] ?? observe(result.pid).attributes['nice']?.usual, '7');
+      await checkpoint(agent, container.id);
+    });
+  });
+}

@@ -1,0 +1,32 @@
+/** The table of attributes and its document, and the comparison of records. */
+import assert from 'node:assert/strict';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { test } from 'node:test';
+import { ATTRIBUTES, compare, observe, type FidelityRecord } from '../../src/runtime/fidelity/index.ts';
+import { repositoryRoot } from '../config/repository-root.ts';
+
+void test('docs/FIDELITY.md has the rows of the table, and no other', () => {
+  const rows = readFileSync(join(repositoryRoot(), 'docs/FIDELITY.md'), 'utf8').split('\n').filter((line) => line.startsWith('| `'));
+  assert.deepEqual(rows, ATTRIBUTES.map(({ name, meaning, keeper }) => `| \`${name}\` | ${meaning} | ${keeper} |`));
+});
+
+void test('a record is like itself, and every change of every value in it is found', () => {
+  const record = observe(process.pid);
+  assert.deepEqual(compare(record, observe(process.pid)).filter(({ attribute }) => !['tasks', 'signals-caught'].includes(attribute)), []);
+  for (const [name, observation] of Object.entries(record.attributes)) {
+    // More isolation than before is no difference.
+    if (name.startsWith('namespace-') && observation.usual === 'node') continue;
+    const changed: FidelityRecord = { ...record, attributes: { ...record.attributes, [name]: { usual: `${observation.usual} and more` } } };
+    assert.ok(compare(record, changed).some(({ attribute }) => attribute === name), name);
+  }
+});
+
+void test('a process, a thread or a mount too many or too few is found', () => {
+  const record = observe(process.pid);
+  for (const [list, attribute] of [['tasks', 'tasks'], ['threads', 'tasks'], ['mounts', 'mount']] as const) {
+    const more = { ...record, [list]: [...record[list], 'another'] };
+    assert.deepEqual(compare(record, more), [{ attribute, subject: 'another', was: undefined, is: 'there' }]);
+    assert.deepEqual(compare(more, record), [{ attribute, subject: 'another', was: 'there', is: undefined }]);
+  }
+});
