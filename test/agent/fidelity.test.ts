@@ -7,7 +7,8 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { observe } from '../../src/runtime/fidelity/index.ts';
+import { compare, observe, type FidelityRecord } from '../../src/runtime/fidelity/index.ts';
+import { valueOf } from '../../src/runtime/fidelity/compare.ts';
 import { assertClean, atFailpoint, checkpoint, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { counterArgs, startContainer, type TestContainer } from '../support/containers.ts';
 import type { RestoreResult } from '../../src/rpc/api.ts';
@@ -52,15 +53,20 @@ async function restoreTampered(agent: TestAgent, saved: string, change: (pid: nu
   return restored;
 }
 
+/** Options that CRIU does not keep. */
+const watchful = { destination: '/media', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'noexec', 'noatime', 'nodiratime', 'size=1m'] };
+
 const STOP = { STASIS_TESTING_FAILPOINT: 'restore.gate.pre-resume=stop' };
 
 for (const runtime of ['runc', 'crun'] as const) {
   void describe(`a restore with ${runtime} is compared`, () => {
     let container: TestContainer;
     let saved: string;
+    let record: FidelityRecord;
 
     before(async () => {
-      container = await startContainer({ runtime, id: `fidelity-${runtime}`, args: counterArgs });
+      container = await startContainer({ runtime, id: `fidelity-${runtime}`, args: counterArgs, edit: (spec) => spec['mounts'].push(watchful) });
+      record = observe(container.pid);
       const agent = await startAgent(home);
       saved = (await checkpoint(agent, container.id)).checkpoint;
       await agent.stop();
@@ -83,6 +89,16 @@ for (const runtime of ['runc', 'crun'] as const) {
         await assertClean(agent);
       });
     }
+
+    void it('options of every mount come back, those of masks, too', async () => {
+      const masks = Object.values(record.attributes['mask-options']?.others ?? {}).concat(record.attributes['mask-options']?.usual ?? []);
+      assert.ok(masks.some((options) => options.split(',').some((option) => option === 'ro' || option === 'nosuid')), masks.join(' '));
+      assert.match(valueOf(record, 'mount-times', watchful.destination) ?? '', /noatime/);
+      const agent = await startAgent(home);
+      const { pid } = await restore(agent, saved, {});
+      assert.deepEqual(compare(record, observe(pid)).filter(({ attribute }) => /^(mount|mask|file-system)/.test(attribute)), []);
+      saved = (await checkpoint(agent, container.id)).checkpoint;
+    });
 
     void it('a difference that the caller allows is told; an unknown name is refused', async () => {
       const agent = await startAgent(home, STOP);

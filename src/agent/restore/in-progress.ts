@@ -17,7 +17,7 @@ import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
 import { containerDirectory, fillDirectory, gateDirectory, outputFiles } from './container-directory.ts';
 import { startFill } from './fill.ts';
-import { requireSame } from './fidelity.ts';
+import { requirePlaces, requireSame } from './fidelity.ts';
 import { Filling } from './filling.ts';
 import { keepGate } from './gate.ts';
 import { requireBack } from '../put-back.ts';
@@ -171,10 +171,13 @@ export class RestoreInProgress implements AsyncDisposable {
   /** Before any task of the container runs. */
   async #check(stage: GateStage, pid: number, { signal }: { readonly signal: AbortSignal }): Promise<void> {
     await this.#parts.agent.failpoints.hit(`restore.gate.${stage}`, { signal });
-    if (stage === 'post-restore') await this.#filling?.admit(pid);
-    else {
+    const { directory } = this.#bundle!;
+    if (stage === 'post-restore') {
+      await this.#filling?.admit(pid);
+      await requirePlaces(this.#parts, directory, pid);
+    } else {
       requireBack(this.#putBack(pid));
-      this.#findings = await requireSame(this.#parts, this.#bundle!.directory, pid);
+      this.#findings = await requireSame(this.#parts, directory, pid);
     }
   }
 

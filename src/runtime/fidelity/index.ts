@@ -2,5 +2,6 @@
 export { ATTRIBUTES, keeperOf } from './attributes.ts';
 export { compare, describeDifference } from './compare.ts';
 export { unlike } from './expected.ts';
+export { closeMasks, putBackMounts } from './mounts-back.ts';
 export { observe } from './observe.ts';
 export type * from './types.ts';

@@ -4,7 +4,7 @@ import { readMountinfo } from '../../host/mountinfo.ts';
 import { readNamespaces, readProc } from '../../host/proc.ts';
 import { NAMESPACES } from './attributes.ts';
 import { MOUNT_ATTRIBUTES, mountNames } from './mount-attributes.ts';
-import { TASK_ATTRIBUTES, readTaskFiles, type TaskFiles } from './task-attributes.ts';
+import { TASK_ATTRIBUTES, readTaskFiles, type TaskAttribute, type TaskFiles } from './task-attributes.ts';
 import type { FidelityRecord, Observation } from './types.ts';
 
 /** Beyond these nothing is read, so that the time in the freeze and the size of a manifest are bounded; the record says so. */
@@ -62,8 +62,12 @@ class Roles {
   }
 }
 
-/** Synchronous; about a tenth of a millisecond for a task. `init` is the container's first process, by its pid on the node. */
-export function observe(init: number): FidelityRecord {
+/**
+ * Synchronous; about a tenth of a millisecond for a task. `init` is the container's first process, by its pid on the node.
+ * `rows`: "places" are namespaces and mounts only, which criu has finished before it sets what is a task's own.
+ */
+export function observe(init: number, rows: 'all' | 'places' = 'all'): FidelityRecord {
+  const ofTasks = rows === 'all' ? TASK_ATTRIBUTES : [];
   const values: Values = new Map();
   const pids = family(init);
   let cut = pids.length > MAX_TASKS;
@@ -74,13 +78,13 @@ export function observe(init: number): FidelityRecord {
     if (files === undefined) continue;
     const subject = insideId(files);
     tasks.push(subject);
-    for (const { name, read } of TASK_ATTRIBUTES) put(values, name, subject, read(files));
+    for (const { name, read } of ofTasks) put(values, name, subject, read(files));
     const namespaces = readNamespaces(pid);
     for (const name of NAMESPACES) put(values, `namespace-${name}`, subject, roles.of(name, namespaces[name]));
     for (const tid of threadsOf(pid)) {
       if (tid === pid) continue;
       if (threads.length >= MAX_THREADS) cut = true;
-      else threads.push(...observeThread(values, subject, tid));
+      else threads.push(...observeThread(values, subject, tid, ofTasks));
     }
   }
   const mounts = readMountinfo(init);
@@ -95,11 +99,11 @@ export function observe(init: number): FidelityRecord {
   };
 }
 
-function observeThread(values: Values, task: string, tid: number): string[] {
+function observeThread(values: Values, task: string, tid: number, rows: readonly TaskAttribute[]): string[] {
   const files = readTaskFiles(tid);
   if (files === undefined) return [];
   const subject = `${task}/${insideId(files)}`;
-  for (const { name, perThread, read } of TASK_ATTRIBUTES) if (perThread) put(values, name, subject, read(files));
+  for (const { name, perThread, read } of rows) if (perThread) put(values, name, subject, read(files));
   return [subject];
 }
 
