@@ -9,7 +9,7 @@ import { systemClock } from '../core/clock.ts';
 import { asStasisError, StasisError } from '../core/errors.ts';
 import type { AgentClient, CallOptions } from './api.ts';
 import { loadDefinitions } from './definitions.ts';
-import type { TlsFiles } from './server.ts';
+import type { TlsFiles } from './tls-listener.ts';
 import { errorOf } from './status.ts';
 import { agentWire } from './wire.ts';
 import type { Wire, WireMethod } from './wire.ts';

@@ -1,7 +1,7 @@
 /** What the server needs of log and metrics; the rooms do not know each other, telemetry's own objects fit. */
 
 export interface ServerLog {
-  event(name: 'rpc.listening' | 'rpc.finished' | 'rpc.denied' | 'rpc.failed' | 'rpc.terminated', fields?: Readonly<Record<string, unknown>>): void;
+  event(name: 'rpc.listening' | 'rpc.finished' | 'rpc.denied' | 'rpc.failed' | 'rpc.terminated' | 'rpc.reloaded' | 'rpc.stale', fields?: Readonly<Record<string, unknown>>): void;
 }
 
 type Labels = Readonly<Record<string, string>>;

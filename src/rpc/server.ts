@@ -2,7 +2,6 @@
  * The agent's gRPC server: on a UNIX socket that only root may open, and on TCP only with mutual TLS.
  * Two servers share one implementation, so that who may do everything hangs on the socket and on nothing a client sends.
  */
-import { readFile } from 'node:fs/promises';
 import { Server, ServerCredentials } from '@grpc/grpc-js';
 import { asStasisError, StasisError } from '../core/errors.ts';
 import type { Clock } from '../core/clock.ts';
@@ -15,21 +14,16 @@ import { implementAgent, observeCalls } from './service.ts';
 import type { CallerOf } from './service.ts';
 import { callerOfCertificate, localCaller } from './roles.ts';
 import { claimSocket } from './socket.ts';
+import { defaultTlsTuning, listenTls } from './tls-listener.ts';
+import type { TlsFiles, TlsTuning } from './tls-listener.ts';
 import { agentWire } from './wire.ts';
-
-export interface TlsFiles {
-  /** Paths of PEM files: the own certificate chain, its private key, and the CA of the other side. */
-  readonly cert: string;
-  readonly key: string;
-  readonly ca: string;
-}
 
 export interface ServeOptions {
   readonly handlers: AgentHandlers;
   /** Path of the UNIX socket. */
   readonly socket: string;
   /** host:port, and there is no TCP without TLS. */
-  readonly listen: { readonly address: string; readonly tls: TlsFiles } | undefined;
+  readonly listen: { readonly address: string; readonly tls: TlsFiles; readonly tuning?: Partial<TlsTuning> } | undefined;
   readonly logger: ServerLog;
   readonly metrics: ServerMetrics;
   readonly clock: Clock;
@@ -86,13 +80,19 @@ export async function serveAgent(options: ServeOptions): Promise<AgentServer> {
   const servers: Server[] = [];
   undo.defer(() => servers.forEach((server) => server.forceShutdown()));
   const addresses = [`unix:${options.socket}`];
+  let stopListening = (): Promise<void> => Promise.resolve();
 
   const local = services(() => localCaller);
   servers.push(local);
   if (options.listen !== undefined) {
     const remote = services((call) => callerOfCertificate(call.getAuthContext()?.sslPeerCertificate?.subject));
     servers.push(remote);
-    addresses.push(await listenTls(remote, options.listen));
+    // The connections come with TLS done; to the server they are plain ones with a certificate.
+    const injector = remote.createConnectionInjector(ServerCredentials.createInsecure());
+    const { address, tls, tuning } = options.listen;
+    const listener = undo.use(await listenTls({ address, tls, logger: options.logger, tuning: { ...defaultTlsTuning, ...tuning }, accept: (connection) => injector.injectConnection(connection) }));
+    addresses.push(listener.address);
+    stopListening = () => listener[Symbol.asyncDispose]();
   }
   // The socket is last: whoever can reach it finds everything in place.
   await bind(local, `unix:${socket.bindPath}`, ServerCredentials.createInsecure());
@@ -105,32 +105,12 @@ export async function serveAgent(options: ServeOptions): Promise<AgentServer> {
     health.set(false);
     health.close();
     stop.abort(new StasisError('AGENT_STOPPING', 'the agent is stopping', { hint: 'operations that run go on or are taken up by the next agent; ask again in a moment' }));
+    await stopListening();
     await Promise.all(servers.map((server) => shutdown(server, graceMs, options.logger)));
     await opened.disposeAsync();
   };
   const closeOnce = (how: { graceMs: number }): Promise<void> => (closing ??= close(how));
   return { addresses, setServing: (serving) => health.set(serving), close: closeOnce, [Symbol.asyncDispose]: () => closeOnce({ graceMs: CLOSE_GRACE_MS }) };
-}
-
-async function listenTls(server: Server, { address, tls }: NonNullable<ServeOptions['listen']>): Promise<string> {
-  const files = await Promise.all([tls.ca, tls.key, tls.cert].map(readPem));
-  const [ca, key, cert] = files as [Buffer, Buffer, Buffer];
-  let credentials: ServerCredentials;
-  try {
-    credentials = ServerCredentials.createSsl(ca, [{ private_key: key, cert_chain: cert }], true);
-    const port = await bind(server, address, credentials);
-    return address.replace(/:0$/, `:${port}`);
-  } catch (error) {
-    throw new StasisError('CONFIG_INVALID', `the API cannot listen on ${address}: ${(error as Error).message}`, { cause: error, hint: 'check listen.address, and that listen.tls.cert, key and ca fit together' });
-  }
-}
-
-async function readPem(path: string): Promise<Buffer> {
-  try {
-    return await readFile(path);
-  } catch (error) {
-    throw new StasisError('CONFIG_INVALID', `${path} cannot be read: ${(error as Error).message}`, { cause: error, hint: 'listen.tls names the PEM files' });
-  }
 }
 
 function bind(server: Server, address: string, credentials: ServerCredentials): Promise<number> {

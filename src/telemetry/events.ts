@@ -74,6 +74,8 @@ export const events = {
   'rpc.finished': { level: 'debug', meaning: 'A call has ended; with its method, caller, status and duration.' },
   'rpc.denied': { level: 'warn', meaning: 'A caller lacks the role for a method, or showed no valid certificate.' },
   'rpc.failed': { level: 'error', meaning: 'A call failed for a reason of ours (INTERNAL); with the stack.' },
+  'rpc.reloaded': { level: 'info', meaning: 'The certificates of the API were read anew; with the number of connections that were closed because the CA that vouched for them is gone.' },
+  'rpc.stale': { level: 'warn', meaning: 'The certificates of the API have changed and cannot be read or do not fit together; the former ones are used on.' },
   'rpc.terminated': { level: 'warn', meaning: 'Calls were still open when the time for stopping was over, and were cut.' },
   'http.listening': { level: 'info', meaning: 'Metrics and health are served at this address.' },
 } as const satisfies Readonly<Record<string, { readonly level: Level; readonly meaning: string }>>;

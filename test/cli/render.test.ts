@@ -1,7 +1,7 @@
 import assert from 'node:assert/strict';
 import { test } from 'node:test';
 import type { Io } from '../../src/cli/io.ts';
-import { jsonLine } from '../../src/cli/render/json.ts';
+import { jsonDocument, jsonLine } from '../../src/cli/render/json.ts';
 import { barLine, progressView } from '../../src/cli/render/progress.ts';
 import { pairs, printable, table } from '../../src/cli/render/text.ts';
 import { progress } from '../rpc/scripted-agent.ts';
@@ -64,6 +64,19 @@ void test('the bar never runs into the next line', () => {
   assert.match(barLine(progress({ bytesDone: 3 * 1024 ** 3 }), 'web', 120), /█{24} 100 %/);
   assert.doesNotMatch(barLine(progress({ bytesTotal: 0, bytesDone: 0, frozen: false }), 'web', 120), /%|frozen|left/);
   assert.match(barLine(progress({ stepNumber: 0, step: 'waiting' }), 'web', 120), / {2}waiting {2}/);
+});
+
+void test('JSON and text are shown by a terminal, not obeyed', () => {
+  const hostile = Array.from({ length: 0x11_0000 }, (_, code) => code).filter((code) => /^[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]$/u.test(String.fromCodePoint(code)));
+  for (const code of [0x1b, 0x7f, 0x9b, 0x61c, 0x200e, 0x202e, 0x2028, 0x2066, 0xfeff, 0xe0041]) assert.ok(hostile.includes(code), code.toString(16));
+  const value = { name: hostile.map((code) => String.fromCodePoint(code)).join('é😀 ') };
+  for (const json of [jsonLine(value), jsonDocument(value).replaceAll('\n', '')]) {
+    assert.doesNotMatch(json, /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
+    assert.match(json, /\\u009b/);
+    assert.ok(json.includes('é😀'), 'the rest stays as it is');
+    assert.deepEqual(JSON.parse(json), value, 'the same for a parser');
+  }
+  assert.doesNotMatch(printable(value.name), /[\p{Cc}\p{Cf}\p{Zl}\p{Zp}]/u);
 });
 
 void test('tables and pairs', () => {

@@ -2,6 +2,7 @@
 import type { Command } from 'commander';
 import { exitHelp } from '../exit.ts';
 import type { Io } from '../io.ts';
+import { harmless } from '../render/json.ts';
 import { table } from '../render/text.ts';
 
 export function configCommand(program: Command, io: Io): void {
@@ -18,7 +19,7 @@ export function configCommand(program: Command, io: Io): void {
         const from = origins.get(name);
         return { name, value, origin: from?.origin ?? 'default', detail: from?.detail ?? '' };
       });
-      if (options.json === true) io.out(JSON.stringify(Object.fromEntries(rows.map(({ name, ...row }) => [name, row])), undefined, 2));
+      if (options.json === true) io.out(harmless(JSON.stringify(Object.fromEntries(rows.map(({ name, ...row }) => [name, row])), undefined, 2)));
       else io.out(table(columns, rows));
     });
 }

@@ -1,9 +1,9 @@
 /** Text on a terminal: tables, lists of pairs, and nothing that a hostile name could use against it. */
 
-/** Names and reasons come from outside: control characters (escape sequences, line breaks) are shown, not obeyed. */
+/** Names and reasons come from outside: control and format characters (escape sequences, line breaks, directions of writing) are shown, not obeyed. */
 export function printable(text: string): string {
   // eslint-disable-next-line no-control-regex
-  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f\u2028\u2029\u202a-\u202e\u2066-\u2069]/g, (character) => `\\x${character.charCodeAt(0).toString(16).padStart(2, '0')}`);
+  return text.replaceAll(/[\u0000-\u001f\u007f-\u009f\p{Cf}\p{Zl}\p{Zp}]/gu, (character) => `\\x${(character.codePointAt(0) ?? 0).toString(16).padStart(2, '0')}`);
 }
 
 /** Not UTF-16 units: a name outside of the basic plane would shift its row. */
