@@ -140,6 +140,14 @@ describe('failures', () => {
         await assert.rejects(attempt(`cut-${stage}`, { hook: script(`[ "$CRTOOLS_SCRIPT_ACTION" != ${stage} ] || sleep 60`), abortAfterMs: 700 }), { name: 'TimeoutError' });
         clean();
       }
+      // The runtime is dead, and its criu, which would go on for ever, is in no cgroup of the container.
+      const orphaned = await failure(attempt('orphan', { hook: script(`[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0
+for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/init/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do echo "$PPID" > "$procs"; done 2> /dev/null
+kill -STOP "$PPID"
+kill -9 "$(sed 's/.*) . \\([0-9]*\\) .*/\\1/' "/proc/$PPID/stat")"
+sleep 60`) }));
+      assert.equal(orphaned.code, 'RESTORE_FAILED');
+      clean();
       const pstree = readFileSync(join(good.imageDir, 'pstree.img'));
       const spoiled = await failure(attempt('spoiled', { spoil: () => writeFileSync(join(good.imageDir, 'pstree.img'), 'nonsense') }));
       assert.equal(spoiled.code, 'RESTORE_FAILED');

@@ -65,6 +65,8 @@ export async function runOperation(file: string, args: readonly string[], reques
   try {
     const result = await run(file, args, { ...options, env, cwd: request.workDir, detached: true, sessionFile });
     if (killed !== undefined && result.status !== 0 && !watch.fired) throw ended(file, options);
+    // The end of a runtime that was killed is not the end of its criu. One that dumps must not be cut off: the guard knows how.
+    if (result.status !== 0 && request.sweep !== undefined) kill();
     return result;
   } catch (error) {
     kill();
