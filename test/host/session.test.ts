@@ -27,7 +27,7 @@ void describe('a session file', () => {
   async function start(name: string, script: string): Promise<{ leader: number; startTime: number }> {
     mkdirSync(join(directory, name));
     file = join(directory, name, 'session');
-    ended = run('sh', ['-c', `${script}\ntouch ${directory}/${name}/ready\nwait`], { signal: undefined, timeoutMs: 60_000, detached: true, sessionFile: file });
+    ended = run('sh', ['-c', `${script}\n: > ${directory}/${name}/ready\nwait`], { signal: undefined, timeoutMs: 60_000, detached: true, sessionFile: file });
     for (let waited = 0; !existsSync(join(directory, name, 'ready')); waited += 5) {
       assert.ok(waited < 30_000, 'it never began');
       await delay(5);
