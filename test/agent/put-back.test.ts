@@ -162,5 +162,37 @@ for (const runtime of ['runc', 'crun'] as const) {
       assert.equal(was[0]!.slack, '777777');
       assert.deepEqual(is, [was, was]);
     });
+
+    void it('has the sysctls, addresses, routes, rules and filters of its own network namespace, and listens there', async () => {
+      const program = [
+        'import socket, time',
+        'def listen(address, family):',
+        '    while True:',
+        '        try: return socket.create_server((address, 4000), family=family)',
+        '        except OSError: time.sleep(0.1)',
+        'print("wait", flush=True)',
+        'four = listen("10.9.8.7", socket.AF_INET)',
+        'six = listen("fd00::5", socket.AF_INET6)',
+        'print("ready", flush=True)',
+        'while True: time.sleep(0.1)',
+      ].join('\n');
+      const container = await start({
+        runtime, id: `net-${runtime}`, args: ['/usr/bin/python3', '-c', program],
+        edit: (spec) => { spec['linux'].sysctl = { 'net.ipv4.ip_unprivileged_port_start': '0', 'net.ipv4.ip_local_port_range': '20000 30000' }; },
+      });
+      const inside = (pid: number, ...command: string[]): string => execFileSync('nsenter', ['-t', String(pid), '-n', ...command], { encoding: 'utf8' });
+      await waitForOutput(container.outputFile, (text) => text.includes('wait'));
+      inside(container.pid, 'sh', '-ec', `ip link set lo up; ip link add br0 type bridge; ip address add 10.9.8.7/24 dev br0; ip link set br0 up; ip -6 address add fd00::5/128 dev lo
+        ip address add 192.0.2.9/32 dev lo; ip route add 203.0.113.0/24 dev br0; ip route add 198.51.100.0/24 dev br0 table 77; ip rule add from 10.9.8.7 table 77
+        nft add table inet mine; nft 'add chain inet mine in { type filter hook input priority 0; policy accept; }'; nft add rule inet mine in tcp dport 99 drop
+        echo 777 > /proc/sys/net/core/somaxconn; echo 99 > /proc/sys/net/ipv4/tcp_keepalive_time`);
+      await waitForOutput(container.outputFile, (text) => text.includes('ready'));
+      const { before: was, after: is } = await cycles(container, (pid) => [
+        'ip -o address show dev lo', 'ip -o -4 address show dev br0', 'ip rule', 'ip -4 route show table 77', 'ip -4 route show', 'nft list ruleset', 'ip -json link show br0 | grep -o \'"address":"[^"]*\'', 'ss -Hltn',
+        'cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/tcp_keepalive_time',
+      ].map((command) => inside(pid, 'sh', '-c', command).replaceAll(/ linkdown|(?<= )\d+: /g, '')));
+      assert.match(was.join('\n'), /dport 99 drop/);
+      assert.deepEqual(is, [was, was]);
+    });
   });
 }

@@ -11,8 +11,8 @@ import { printable } from '../text.ts';
 import { descriptorsOf, fatal, lost, who, type ProcessView, type Scene } from './findings.ts';
 import { AGAIN } from './waiting-checks.ts';
 
-/** Groups that the kernel joins by itself: all hosts, all routers, solicited nodes. */
-const KERNEL_GROUPS = /^(224\.0\.0\.[12]|ff0[1-5]:0:0:0:0:0:0:[12]|ff02:0:0:0:0:1:ff.*)$/;
+/** Groups that the kernel joins by itself: all hosts, all routers, all snoopers (of a bridge), solicited nodes. */
+const KERNEL_GROUPS = /^(224\.0\.0\.([12]|106)|ff0[1-5]:0:0:0:0:0:0:([12]|6a)|ff02:0:0:0:0:1:ff.*)$/;
 
 /** /proc/net/igmp: a line for each device, "1\tlo        :     1      V3", then its groups, "\t\t\t\t010000E0     1 0:00000000\t\t0". */
 export function parseIgmp(text: string): string[] {
