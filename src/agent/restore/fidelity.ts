@@ -1,6 +1,6 @@
 /** Before a task of a restored container runs: it is what was saved, or the restore ends (docs/FIDELITY.md). */
 import { StasisError } from '../../core/errors.ts';
-import { ATTRIBUTES, closeMasks, compare, describeDifference, keeperOf, observe, putBackMounts, unlike, type Difference } from '../../runtime/fidelity/index.ts';
+import { ATTRIBUTES, attributeOf, closeMasks, compare, describeDifference, isNoted, observe, putBackMounts, unlike, type Difference } from '../../runtime/fidelity/index.ts';
 import { readSpec } from '../../runtime/index.ts';
 import type { Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
@@ -49,7 +49,7 @@ export async function requireSame(restoring: Restoring, bundle: string, pid: num
   if (passed.length > 0) {
     agent.log.event('restore.differs', { operation_id: operation.id, container_id: id, checkpoint_id: request.checkpoint, differences: passed.slice(0, 50).map(describeDifference) });
   }
-  return passed.filter(({ attribute }) => keeperOf(attribute) !== 'lost').map((difference): Finding => ({
+  return passed.filter(({ attribute }) => !isNoted(attribute)).map((difference): Finding => ({
     severity: 'warning', kind: 'difference', message: describeDifference(difference), hint: 'it was allowed by --allow-difference',
   }));
 }
@@ -58,7 +58,7 @@ export async function requireSame(restoring: Restoring, bundle: string, pid: num
 function judge({ plan: { description, request } }: Restoring, differences: readonly Difference[]): readonly Difference[] {
   const imported = description.imported !== undefined;
   // Of a stranger's images nothing is let pass: what shall be granted is written in the bundle.
-  const passes = ({ attribute }: Difference): boolean => !imported && (keeperOf(attribute) === 'lost' || request.allowDifference.includes(attribute));
+  const passes = ({ attribute }: Difference): boolean => !imported && (isNoted(attribute) || request.allowDifference.includes(attribute));
   const refused = differences.filter((difference) => !passes(difference));
   if (refused.length > 0) throw differs(refused, imported);
   return differences;
@@ -79,7 +79,7 @@ function differs(refused: readonly Difference[], imported: boolean): StasisError
 
 /** Throws USAGE for a name that is not in the table, so that a slip of the pen is not taken for a permission. */
 export function knownAttributes(names: readonly string[]): readonly string[] {
-  const unknown = names.find((name) => keeperOf(name) === undefined);
+  const unknown = names.find((name) => attributeOf(name) === undefined);
   if (unknown === undefined) return names;
   throw new StasisError('USAGE', `${JSON.stringify(unknown.slice(0, 80))} is not an attribute that is compared`, { hint: `choose from ${ATTRIBUTES.map(({ name }) => name).join(', ')}` });
 }

@@ -9,13 +9,19 @@ export const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'time', 'user',
 export const ATTRIBUTES: readonly Attribute[] = [
   { name: 'tasks', meaning: 'processes and threads, by their ids inside', keeper: 'kept' },
   ...NAMESPACES.map((name): Attribute => ({ name: `namespace-${name}`, meaning: `whose ${name} namespace it is in`, keeper: 'kept' })),
-  ...TASK_ATTRIBUTES.map(({ name, meaning, keeper }) => ({ name, meaning, keeper })),
+  ...TASK_ATTRIBUTES.map(({ name, meaning, keeper, noted }) => ({ name, meaning, keeper, ...(noted === undefined ? {} : { noted }) })),
   ...MOUNT_ATTRIBUTES.map(({ name, meaning, keeper }) => ({ name, meaning, keeper })),
 ];
 
-const keepers = new Map(ATTRIBUTES.map(({ name, keeper }) => [name, keeper]));
+const byName = new Map(ATTRIBUTES.map((attribute) => [attribute.name, attribute]));
 
 /** Undefined for a name that is not in the table. */
-export function keeperOf(name: string): Attribute['keeper'] | undefined {
-  return keepers.get(name);
+export function attributeOf(name: string): Attribute | undefined {
+  return byName.get(name);
+}
+
+/** Whether a difference is told, and refuses nothing. */
+export function isNoted(name: string): boolean {
+  const attribute = byName.get(name);
+  return attribute?.keeper === 'lost' || attribute?.noted === true;
 }

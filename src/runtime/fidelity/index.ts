@@ -1,5 +1,5 @@
 /** What the kernel says of a container, before a checkpoint and after a restore (docs/FIDELITY.md). */
-export { ATTRIBUTES, keeperOf } from './attributes.ts';
+export { ATTRIBUTES, attributeOf, isNoted } from './attributes.ts';
 export { compare, describeDifference } from './compare.ts';
 export { unlike } from './expected.ts';
 export { closeMasks, putBackMounts } from './mounts-back.ts';

@@ -1,7 +1,7 @@
 /** The rows of the table that are read of each task (proc(5)), from files that the kernel answers without the task's help. */
 import { readlinkSync } from 'node:fs';
 import { readProc, readStatus } from '../../host/proc.ts';
-import { ioPriority } from '../../host/task-attributes.ts';
+import { ioPriority } from '../../host/task-calls.ts';
 import type { Attribute } from './types.ts';
 
 /** One task or thread, its files read once. */
@@ -39,6 +39,16 @@ function link(name: string): (task: TaskFiles) => string | undefined {
   };
 }
 
+/** Class and level. */
+function inputPriority({ tid }: TaskFiles): string | undefined {
+  try {
+    const value = ioPriority(tid);
+    return `${value >> 13}:${value & 7}`;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Soft and hard limit by name; the width of the columns is not the kernel's promise. */
 function limits({ tid }: TaskFiles): string | undefined {
   const lines = readProc(tid, 'limits')?.split('\n').slice(1).filter(Boolean);
@@ -67,9 +77,9 @@ export const TASK_ATTRIBUTES: readonly TaskAttribute[] = [
   thread('scheduling-policy', 'scheduling policy', stat(41)),
   thread('realtime-priority', 'priority of a real-time policy', stat(40)),
   thread('signals-blocked', 'blocked signals', field('SigBlk')),
-  thread('affinity', 'processors that it may run on', field('Cpus_allowed_list'), 'lost'),
-  thread('io-priority', 'priority of its input and output', ({ tid }) => ioPriority(tid), 'lost'),
-  process('timer-slack', 'how late its timers may fire, nanoseconds', file('timerslack_ns'), 'lost'),
+  { ...thread('affinity', 'processors that it may run on', field('Cpus_allowed_list'), 'put-back'), noted: true },
+  { ...thread('io-priority', 'priority of its input and output', inputPriority, 'put-back'), noted: true },
+  { ...process('timer-slack', 'how late its timers may fire, nanoseconds', file('timerslack_ns'), 'put-back'), noted: true },
   process('signals-ignored', 'ignored signals', field('SigIgn')),
   process('signals-caught', 'signals with a handler', field('SigCgt')),
   process('name', 'name of the program as the kernel keeps it', ({ tid }) => readProc(tid, 'comm')?.replace(/\n$/, '')),

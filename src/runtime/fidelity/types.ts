@@ -8,6 +8,8 @@ export interface Attribute {
   readonly name: string;
   readonly meaning: string;
   readonly keeper: Keeper;
+  /** A difference is told and refuses nothing, because a node may have reasons of its own for it. */
+  readonly noted?: true;
 }
 
 /**
