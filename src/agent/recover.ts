@@ -17,10 +17,13 @@ import { findContainer, remove, removeBundle } from '../runtime/index.ts';
 import { sweepRehearsal } from './checkpoint/rehearse.ts';
 import type { AgentContext } from './context.ts';
 import type { CheckpointRecord, ImportRecord, JournalRecord, RestoreRecord } from './journal.ts';
+import { releaseLock, settleLock, settleLocks, sweepLocks } from './network-locks.ts';
 import { guardsDirectory } from './thaw-first.ts';
 import { fillDirectory, gateDirectory, sweepContainers } from './restore/container-directory.ts';
 
 export async function recover(agent: AgentContext): Promise<void> {
+  // First: it asks nobody, and neighbours of a dead container wait for it.
+  await settleLocks(agent);
   for (const record of agent.journal.records()) {
     try {
       const outcome = await recoverRecord(agent, record);
@@ -33,6 +36,7 @@ export async function recover(agent: AgentContext): Promise<void> {
     removeStaging(record);
   }
   await sweepGuards(agent);
+  await sweepLocks(agent, { signal: AbortSignal.timeout(STORE_MS) });
   await sweepContainers(agent);
 }
 
@@ -60,12 +64,14 @@ async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord):
   await sweepRehearsal(agent, record.operation);
   if (!(await agent.repository.exists(checkpoint, { signal }))) {
     await agent.repository.discard(checkpoint, { signal });
+    await releaseLock(agent, checkpoint);
     return 'rolled back';
   }
   if (!record.stop) return 'finished';
   if (processAlive(container.pid, container.pidStart)) {
     // Nothing was lost by going on, and a checkpoint that nobody reported must not be restored beside it.
     await agent.repository.delete(checkpoint, { signal });
+    await releaseLock(agent, checkpoint);
     return 'rolled back';
   }
   if (decision === 'commit') await removeFromRuntime(record);
@@ -87,10 +93,14 @@ async function recoverRestore(agent: AgentContext, record: RestoreRecord): Promi
   const outcome = await recoverFill(agent.settings.scripts.lazyGuard, fill);
   removeTree(fill);
   // Only the cleaning up was left.
-  if (outcome === 'complete') return 'finished';
+  if (outcome === 'complete') {
+    await releaseLock(agent, record.checkpoint);
+    return 'finished';
+  }
   await killSession(join(record.workDirectory, 'session'), { traced: true });
   removeTree(gateDirectory(agent, record.operation));
   if (await isOurs(record)) await remove(record.container.at, record.container.id, { force: true, bundle: record.bundle, signal: undefined });
+  await settleLock(agent, record.checkpoint, { again: true });
   if (record.rebuilt) await removeBundle(record.bundle);
   return 'rolled back';
 }

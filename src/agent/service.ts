@@ -18,6 +18,7 @@ import { serveExport } from './export/serve.ts';
 import { serveImport } from './import/serve.ts';
 import { follow, watchOperations } from './queries/watch.ts';
 import { keysHandlers } from './keys-service.ts';
+import { releaseLock } from './network-locks.ts';
 import { repositoryHandlers } from './repository-service.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
 import { knownAttributes } from './restore/fidelity.ts';
@@ -176,6 +177,7 @@ function startDelete(agent: AgentContext, request: api.DeleteCheckpointRequest, 
     exclusive: `checkpoint ${checkpointId}`, principal: caller.principal, reason: request.reason,
   }, (operation) => operation.step('delete', async (signal) => {
     await agent.repository.delete(checkpointId, { signal });
+    await releaseLock(agent, checkpointId);
     agent.log.event('checkpoint.deleted', { checkpoint_id: checkpointId, principal: caller.principal, reason: request.reason });
   }));
 }

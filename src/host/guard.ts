@@ -26,6 +26,8 @@ export interface GuardTarget {
   /** Whether criu's post-dump hook will wait for the decision. */
   readonly hook: boolean;
   readonly budgetMs: number;
+  /** Of the dump, absolute; names the table of criu's packet filter. Undefined where criu has none. */
+  readonly criuLog?: string | undefined;
 }
 
 /** Below the root of every hierarchy: guards outlive the Pod or the unit of their agent. */
@@ -60,6 +62,7 @@ export class Guard implements AsyncDisposable {
     removeTree(target.directory);
     mkdirSync(target.directory, { mode: 0o700 });
     if (target.freezer !== undefined) symlinkSync(target.freezer, join(target.directory, 'freezer'));
+    if (target.criuLog !== undefined) symlinkSync(target.criuLog, join(target.directory, 'criu-log'));
     writeFileSync(join(target.directory, 'init-pid'), `${target.init.pid}\n`);
     writeFileSync(join(target.directory, 'init-start'), `${target.init.start}\n`);
     let answer: number | undefined;

@@ -95,3 +95,11 @@ export interface TreeCounts {
   readonly files: number;
   readonly dataBytes: number;
 }
+
+/** An established connection of a saved container: addresses without brackets, ports. */
+export interface TcpConnection {
+  readonly local: string;
+  readonly localPort: number;
+  readonly remote: string;
+  readonly remotePort: number;
+}

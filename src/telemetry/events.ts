@@ -47,6 +47,7 @@ export const events = {
   'restore.finished': { level: 'info', meaning: 'The restored container runs; with its pid and phases.' },
   'restore.failed': { level: 'error', meaning: 'A restore failed; with the error. Nothing of it is left.' },
   'container.left': { level: 'warn', meaning: 'A checkpoint stands and its container is to be dead, but the runtime could not be made to forget it.' },
+  'network.locked': { level: 'warn', meaning: 'A packet filter of a stopped container could not be narrowed or taken away: in its network namespace others may be cut off, or its connections stay blocked. With the error.' },
   'container.held': { level: 'warn', meaning: 'Stasis has let a container go, and it stands still because a cgroup above its own is frozen by somebody else.' },
   'container.frozen': { level: 'error', meaning: 'A container could not be thawed after a checkpoint; its guard goes on trying. With the error.' },
   'keys.unwritten': { level: 'warn', meaning: 'That the key of a lineage was changed could not be written down; after a restart of the agent an older key that the store puts back would be believed.' },

@@ -44,6 +44,12 @@ describe('checkpoint command lines', () => {
 });
 
 describe('restore command lines', () => {
+  it('only crun is told to close connections, from 1.24 on; else the configuration file says so', () => {
+    for (const [runtime, version, told] of [['runc', [1, 3, 6], false], ['crun', [1, 23, 0], false], ['crun', [1, 24, 0], true]] as const) {
+      assert.equal(restoreArgs(restoreRequest(runtime, { tcpClose: true }), version).includes('--tcp-close'), told);
+    }
+  });
+
   it('runc and crun', () => {
     for (const [runtime, version] of [['runc', [1, 3, 6]], ['crun', [1, 28, 0]]] as const) {
       assert.deepEqual(restoreArgs(restoreRequest(runtime, { tcpEstablished: true }), version), [

@@ -135,6 +135,7 @@ async function commit(agent: AgentContext, prepared: PreparedCheckpoint, operati
   await agent.failpoints.hit('checkpoint.commit.manifest', { signal });
   operation.settle();
   prepared.decide();
+  await agent.failpoints.hit('checkpoint.commit.decided', { signal: undefined });
   if (prepared.stop) await prepared.kill();
   return summary;
 }

@@ -19,6 +19,7 @@ export interface FrozenOptions {
   readonly container: Container;
   readonly guardScript: string;
   readonly guardDirectory: string;
+  readonly criuLog: string | undefined;
   /** How the container dies after the commit: criu waits in its hook until then, or the agent does it; undefined: it goes on. */
   readonly stop: 'hook' | 'kill' | undefined;
   readonly budgetMs: number;
@@ -66,7 +67,7 @@ export class FrozenContainer implements AsyncDisposable {
     const freezer = new Freezer(container.freezer);
     const wasPaused = freezer.frozen();
     const guard = await Guard.arm(options.guardScript, {
-      directory: options.guardDirectory, hook: options.stop === 'hook', budgetMs: options.budgetMs,
+      directory: options.guardDirectory, hook: options.stop === 'hook', budgetMs: options.budgetMs, criuLog: options.criuLog,
       init: { pid: container.pid, start: container.pidStart },
       freezer: wasPaused ? undefined : freezer.directory,
     });

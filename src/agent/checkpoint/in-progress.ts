@@ -4,8 +4,9 @@ import { longTimer, type LongTimer } from '../../core/clock.ts';
 import { StasisError, asStasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import { budgetExceeded } from '../../host/guard.ts';
+import { networkOf } from '../../host/packet-filter.ts';
 import { processRuns } from '../../host/proc.ts';
-import { readDumpStats, saveImages, type MemoryLayers } from '../../image/criu/index.ts';
+import { readDumpStats, readNetworkLock, saveImages, type MemoryLayers, type NetworkLockOfImages } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
 import { observe, type FidelityRecord } from '../../runtime/fidelity/index.ts';
@@ -13,6 +14,7 @@ import type { CheckpointSummary, CheckpointWriter, Description } from '../../rep
 import { dump, readKernelState, remove, type KernelState } from '../../runtime/index.ts';
 import type { Container, DumpStats, Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
+import { expectLock, releaseLock, settleLock } from '../network-locks.ts';
 import type { Operation } from '../operation.ts';
 import { sweepContainers } from '../restore/container-directory.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
@@ -83,6 +85,8 @@ export class CheckpointInProgress implements AsyncDisposable {
   #images: CriuImageSummary | undefined;
   #kernel: KernelState | undefined;
   #fidelity: FidelityRecord | undefined;
+  #networkLock: NetworkLockOfImages | undefined;
+  #decided = false;
   #stats: DumpStats | undefined;
   readonly #treeCounts = new Map<string, SavedTreeCounts>();
 
@@ -229,6 +233,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     const received = await memory.received();
     this.#images = await saveImages(writer, IMAGES_PREFIX, directories.images, { signal, onBytes, layers, ...(received === undefined ? {} : { received }) });
     for (const tree of this.trees) this.#treeCounts.set(tree.prefix, await tree.saver.finish({ signal }));
+    if (this.stop) this.#networkLock = await readNetworkLock(directories.images);
     this.#rehearsed = await this.#rehearsal;
   }
 
@@ -241,7 +246,13 @@ export class CheckpointInProgress implements AsyncDisposable {
   /** The checkpoint stands. Throws when the container that should die for it goes on. */
   decide(): void {
     this.#budget?.clear();
-    if (this.stop) this.#parts.frozen.decide();
+    if (this.stop) {
+      invariant(this.#networkLock !== undefined, 'decide before seal');
+      // Before the decision: from then on the container may die without this process.
+      expectLock(this.#parts.agent, this.writer.id, networkOf(this.container.pid), this.#networkLock);
+      this.#parts.frozen.decide();
+    }
+    this.#decided = true;
     this.#parts.mark('committed');
   }
 
@@ -256,6 +267,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     } catch (error) {
       agent.log.event('container.left', { operation_id: operation.id, container_id: container.id, err: error });
     }
+    await settleLock(agent, this.writer.id);
   }
 
   /** criu has written its statistics by now, also when it had to wait for the commit. */
@@ -274,6 +286,7 @@ export class CheckpointInProgress implements AsyncDisposable {
     this.#undoing = true;
     this.#budget?.clear();
     await this.#parts.undo.disposeAsync();
+    if (!this.#decided) await releaseLock(this.#parts.agent, this.writer.id);
   }
 
   /** A container that died is the cause, whatever criu had to say about it. */

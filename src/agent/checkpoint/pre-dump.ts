@@ -150,7 +150,7 @@ async function dumpMemory({ agent, container, operation }: PreDumpParts, { numbe
   writeFileSync(config, criuConfig({ timeoutSeconds: COLLECT_SECONDS, ghostLimitBytes: settings.ghostLimitBytes }), { mode: 0o600 });
   const guardDirectory = roundGuard(agent, operation, number);
   const flags = { leaveRunning: true, tcpEstablished: false, fileLocks: false, extUnixSk: false, shellJob: false };
-  await using guarded = await FrozenContainer.arm({ container, guardScript: settings.scripts.guard, guardDirectory, stop: undefined, budgetMs: settings.freezeBudgetMs, clock: agent.clock, log: agent.log });
+  await using guarded = await FrozenContainer.arm({ container, guardScript: settings.scripts.guard, guardDirectory, criuLog: undefined, stop: undefined, budgetMs: settings.freezeBudgetMs, clock: agent.clock, log: agent.log });
   // Not to be cancelled in the middle: a criu that is killed may take its victim with it.
   await guarded.guarded(() => dump({
     container, flags, imageDir: images, workDir: work, pageServer, criuConfig: config, operationId: operation.id, guardDirectory,

@@ -63,7 +63,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
 
   // Starting the guard and touching memory take milliseconds each: side by side.
   const arming = FrozenContainer.arm({
-    container, guardScript: settings.scripts.guard, guardDirectory, budgetMs, clock: agent.clock, log: agent.log, stop: stop ? stopMethod(agent, container) : undefined,
+    container, guardScript: settings.scripts.guard, guardDirectory, criuLog: join(directories.work, 'dump.log'), budgetMs, clock: agent.clock, log: agent.log, stop: stop ? stopMethod(agent, container) : undefined,
   });
   undo.defer(async () => (await arming.catch(() => undefined))?.[Symbol.asyncDispose]());
   const { network, lost } = await readOwnNetwork(container, settings.scripts.network, signal);

@@ -6,7 +6,7 @@ import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { removeTree } from '../../host/files.ts';
 import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
 import type { OperationId } from '../../core/ids.ts';
-import { loadImages } from '../../image/criu/index.ts';
+import { loadImages, readNetworkLock } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
 import { criuConfig, findContainer, freezerOf, openBundle, prepareNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
@@ -14,6 +14,7 @@ import type { Bundle, KernelState } from '../../runtime/index.ts';
 import type { Container, Finding } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import type { AgentContext } from '../context.ts';
+import { expectLock, joinedNetwork, releaseLock, settleLock } from '../network-locks.ts';
 import type { Operation } from '../operation.ts';
 import { containerDirectory, fillDirectory, gateDirectory, outputFiles } from './container-directory.ts';
 import { startFill } from './fill.ts';
@@ -149,6 +150,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const config = join(directories.work, 'criu.conf');
     writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose, actionScript: agent.settings.scripts.restoreHook }), { mode: 0o600 });
     const bundle = this.#bundle!.directory;
+    await this.#expectLock(bundle);
     if (filling !== undefined) this.#filled = undo.use(agent.fills.add(plan, { checkpoint: plan.request.checkpoint, totalBytes: filling.totalBytes, get filledBytes() { return filling.filledBytes; } }));
     const networkDirectory = prepareNetwork(plan.saved.kernel?.network, await readSpec(bundle), join(directories.work, 'network'));
     const restored = runtimeRestore({
@@ -170,15 +172,30 @@ export class RestoreInProgress implements AsyncDisposable {
 
   /** Before any task of the container runs. */
   async #check(stage: GateStage, pid: number, { signal }: { readonly signal: AbortSignal }): Promise<void> {
-    await this.#parts.agent.failpoints.hit(`restore.gate.${stage}`, { signal });
+    const { agent, plan } = this.#parts;
     const { directory } = this.#bundle!;
-    if (stage === 'post-restore') {
-      await this.#filling?.admit(pid);
-      await requirePlaces(this.#parts, directory, pid);
-    } else {
-      requireBack(this.#putBack(pid));
-      this.#findings = await requireSame(this.#parts, directory, pid);
+    try {
+      await agent.failpoints.hit(`restore.gate.${stage}`, { signal });
+      if (stage === 'post-restore') {
+        await this.#filling?.admit(pid);
+        await requirePlaces(this.#parts, directory, pid);
+      } else {
+        requireBack(this.#putBack(pid));
+        this.#findings = await requireSame(this.#parts, directory, pid);
+      }
+    } catch (error) {
+      // criu has just unlocked the network, and the tasks are about to be killed: their connections must not see that.
+      if (stage === 'pre-resume') await settleLock(agent, plan.request.checkpoint, { again: true });
+      throw error;
     }
+  }
+
+  /** criu blocks a network namespace that the container joins, and a failed one leaves it so. */
+  async #expectLock(bundle: string): Promise<void> {
+    const { agent, plan, directories, undo } = this.#parts;
+    const { runId } = await readNetworkLock(directories.images);
+    expectLock(agent, plan.request.checkpoint, joinedNetwork(await readSpec(bundle)), { runId, connections: [] });
+    undo.defer(() => settleLock(agent, plan.request.checkpoint, { again: true }));
   }
 
   /** The limits of a bundle that the caller gave are the caller's. */
@@ -197,6 +214,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const { agent, plan, operation } = this.#parts;
     const container = await findContainer(agent.roots, plan.id, { signal });
     operation.settle();
+    await releaseLock(agent, plan.request.checkpoint);
     // What was made stays: the stack is emptied without being run.
     const undo = this.#parts.undo.move();
     const filling = this.#filling;

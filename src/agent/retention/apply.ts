@@ -4,6 +4,7 @@ import type { LineageId } from '../../core/ids.ts';
 import { newOperationId } from '../../core/ids.ts';
 import type * as api from '../../rpc/api.ts';
 import type { AgentContext } from '../context.ts';
+import { releaseLock } from '../network-locks.ts';
 import { expired, type Expired } from './policy.ts';
 
 export interface Retained {
@@ -52,6 +53,7 @@ export async function applyRetention(agent: AgentContext, { dryRun, signal }: { 
       if (!dryRun) {
         agent.operations.requireFree(`checkpoint ${one.id}`, one.id);
         await agent.repository.delete(one.id, { signal });
+        await releaseLock(agent, one.id);
         agent.log.event('checkpoint.expired', { checkpoint_id: one.id, limit: one.reason });
       }
       gone.push({ ...one, storedBytes });

@@ -3,6 +3,8 @@ export { saveImages, saveRound } from './save.ts';
 export { MemoryLayers } from './layers.ts';
 export { PE_PRESENT, pagesName } from './pagemap.ts';
 export { loadImages } from './load.ts';
+export { readNetworkLock } from './network-lock.ts';
+export type { NetworkLockOfImages } from './network-lock.ts';
 export { parseDescriptors, summarizeImages } from './report.ts';
 export { readDumpStats, readRestoreStats } from './stats.ts';
 export type { CriuDumpStats, CriuRestoreStats } from './stats.ts';

@@ -11,12 +11,14 @@ export interface Inventory {
   /** Number of CRIU's enum: 1 iptables, 2 nftables, 3 skip; 0 when not told. */
   readonly networkLock: number;
   readonly plugins: readonly string[];
+  /** Of the CRIU that wrote the images; empty before CRIU 4.2. */
+  readonly runId: string;
 }
 
 export function decodeInventory(message: Uint8Array): Inventory {
   const reader = new WireReader(message, 'inventory.img');
   const lsms = ['none', 'selinux', 'apparmor'] as const;
-  let [version, lsm, tcpClose, networkLock] = [0, 0, false, 0];
+  let [version, lsm, tcpClose, networkLock, runId] = [0, 0, false, 0, ''];
   let plugins: string[] = [];
   while (reader.next()) {
     if (reader.field === 1) version = reader.uint();
@@ -24,8 +26,9 @@ export function decodeInventory(message: Uint8Array): Inventory {
     else if (reader.field === 10) tcpClose = reader.bool();
     else if (reader.field === 11) networkLock = reader.uint();
     else if (reader.field === 12) plugins = decodePlugins(reader.bytes());
+    else if (reader.field === 13) runId = reader.text();
   }
-  return { version, lsm: lsms[lsm] ?? 'unknown', tcpClose, networkLock, plugins };
+  return { version, lsm: lsms[lsm] ?? 'unknown', tcpClose, networkLock, plugins, runId };
 }
 
 function decodePlugins(message: Uint8Array): string[] {

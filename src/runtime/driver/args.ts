@@ -60,12 +60,18 @@ export function checkpointArgs(request: DumpRequest, version: Version): string[]
   ];
 }
 
+/** crun from 1.24 on tells criu whether, after criu has read its configuration file; before, and with runc, that file decides. */
+function tcpClose(at: RuntimeRoot, version: Version): string[] {
+  return at.runtime === 'crun' && atLeast(version, [1, 24]) ? ['--tcp-close'] : [];
+}
+
 export function restoreArgs(request: RestoreRequest, version: Version): string[] {
   const { at, id, bundle, imageDir, workDir, flags, pidFile, lazyPages } = request;
   return [
     ...global(at, workDir), 'restore', '--detach', '--bundle', bundle, '--image-path', imageDir, '--work-path', workDir, '--pid-file', pidFile,
     ...criuFlags(flags),
     ...cgroupMode(at, version),
+    ...(flags.tcpClose ? tcpClose(at, version) : []),
     ...(lazyPages === true ? ['--lazy-pages'] : []),
     id,
   ];
