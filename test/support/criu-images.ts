@@ -28,10 +28,16 @@ export function writeMetadata(directory: string): void {
     'mm-1.img': image('mm', [new WireWriter().bytes(14, mapping(0x10000, 0x30000, 0x200)).bytes(14, mapping(0x40000, 0x41000, 0x40))]),
     'files.img': image('files', [socket(10, 6379, [0], []), socket(1, 6379, [0x0100007f], [0x0200007f]), new WireWriter().uint(1, 1).uint(2, 3)]),
     'iptables-10.img': Buffer.alloc(0),
-    'ghost-file-1.img': Buffer.alloc(1000, 7),
+    'ghost-file-1.img': ghost(1000),
     'descriptors.json': Buffer.from('["/dev/null","pipe:[1]","pipe:[2]"]'),
   };
   for (const [name, bytes] of Object.entries(files)) writeFileSync(join(directory, name), bytes);
+}
+
+/** The deleted file is as large as the image lets it be. */
+function ghost(bytes: number): Buffer {
+  const head = image('ghost', [new WireWriter().uint(1, 0).uint(2, 0).uint(3, 0o100644)]);
+  return Buffer.concat([head, Buffer.alloc(bytes - head.length, 7)]);
 }
 
 function mapping(start: number, end: number, status: number): Uint8Array {

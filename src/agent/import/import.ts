@@ -16,7 +16,7 @@ import { longTimer } from '../../core/clock.ts';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import type { CheckpointId, OperationId } from '../../core/ids.ts';
 import { receiveArchive, type Received } from '../../image/archive/index.ts';
-import { saveImages } from '../../image/criu/index.ts';
+import { examineImages, saveImages } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { CheckpointSummary, CheckpointWriter } from '../../repository/types.ts';
 import type { AgentContext } from '../context.ts';
@@ -80,10 +80,11 @@ async function sealImages(writer: CheckpointWriter, images: string, signal: Abor
   try {
     const summary = await saveImages(writer, IMAGES_PREFIX, images, { signal });
     if ((summary.report?.imageVersion ?? 0) < 1 || summary.processes < 1) throw new StasisError('ARCHIVE_INVALID', 'the images in the archive hold no process');
+    await examineImages(images);
     return summary;
   } catch (error) {
     if (!isStasisError(error, 'DUMP_FAILED') && !isStasisError(error, 'OBJECT_CORRUPT')) throw error;
-    throw new StasisError('ARCHIVE_INVALID', `CRIU's images in the archive are damaged: ${error.message}`, { cause: error, hint: 'is it an archive of podman or CRI-O, and complete?' });
+    throw new StasisError('ARCHIVE_INVALID', `CRIU's images in the archive are damaged, or hold what containers do not need: ${error.message}`, { cause: error, hint: 'is it an archive of podman or CRI-O, and complete?' });
   }
 }
 

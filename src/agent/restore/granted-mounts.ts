@@ -1,5 +1,6 @@
 /** The mounts of imported images: where the bundle has them, of its type, no more writable, and nothing before what hides something. */
 import { existsSync } from 'node:fs';
+import { formatBytes } from '../../core/units.ts';
 import type { ImageMount } from '../../image/criu/index.ts';
 import type { OciSpec } from '../../runtime/types.ts';
 
@@ -87,7 +88,7 @@ function* dataReasons({ mountpoint, type, data: options, root }: ImageMount, bun
   for (const option of given.options ?? []) {
     if (/^(?:hidepid|subset)=/.test(option) && !options.includes(option)) yield `${place} is not ${option}`;
     const [most, has] = [bytesOf(option), Math.max(...options.map(bytesOf).filter((size) => size >= 0), -1)];
-    if (type === 'tmpfs' && most >= 0 && (has < 0 || has > most)) yield `${place} is larger than ${option}`;
+    if (type === 'tmpfs' && most >= 0 && (has < 0 || has > most)) yield `${place} is larger than the ${formatBytes(most)} of the bundle`;
   }
 }
 

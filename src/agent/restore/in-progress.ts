@@ -11,7 +11,7 @@ import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
 import { criuConfig, findContainer, freezerOf, openBundle, prepareNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
 import type { Bundle, KernelState } from '../../runtime/index.ts';
-import type { Container, Finding } from '../../runtime/types.ts';
+import type { Container, Finding, OciSpec } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import type { AgentContext } from '../context.ts';
 import { expectLock, joinedNetwork, releaseLock, settleLock } from '../network-locks.ts';
@@ -23,6 +23,7 @@ import { Filling } from './filling.ts';
 import { keepGate } from './gate.ts';
 import { requireBack } from '../put-back.ts';
 import { admitImported } from './imported.ts';
+import { requireRealPaths } from './real-paths.ts';
 import { openLogDirectory } from '../operation-logs.ts';
 import type { RestorePlan } from './restore.ts';
 
@@ -97,7 +98,7 @@ export class RestoreInProgress implements AsyncDisposable {
   async files(signal: AbortSignal): Promise<void> {
     const { agent, plan, directories, operation, undo } = this.#parts;
     const { reader, saved } = plan;
-    await this.#examineImported(signal);
+    const examined = await this.#examineImported(signal);
     const how = { signal, threads: agent.treeThreads, onBytes: (count: number): void => operation.addBytes(count) };
     const bundle = await openBundle({
       given: plan.request.bundle, directory: directories.container, id: plan.id, spec: roomForRestore(saved.spec, saved.kernel?.limits), rootfs: saved.rootfs.layout,
@@ -115,17 +116,18 @@ export class RestoreInProgress implements AsyncDisposable {
       await loadTree(reader, volume.prefix, target, how);
     }
     await bundle.mount();
+    if (examined !== undefined) requireRealPaths(examined.paths, { rootfs: bundle.rootfs, mounts: examined.spec.mounts });
   }
 
   /** A stranger's images are looked at before anything of theirs is put anywhere. */
-  async #examineImported(signal: AbortSignal): Promise<void> {
+  async #examineImported(signal: AbortSignal): Promise<{ readonly paths: ReadonlySet<string>; readonly spec: OciSpec } | undefined> {
     const { plan, directories, staging } = this.#parts;
-    if (plan.description.imported === undefined || plan.request.bundle === undefined) return;
+    if (plan.description.imported === undefined || plan.request.bundle === undefined) return undefined;
     await this.#fetchImages(signal);
     const spec = await readSpec(plan.request.bundle).catch((error: unknown) => {
       throw new StasisError('RESTORE_INCOMPATIBLE', `the bundle ${JSON.stringify(plan.request.bundle)} cannot be used: config.json: ${(error as Error).message}`, { cause: error, hint: 'give a directory with config.json and the root file system' });
     });
-    await admitImported(directories.images, spec, join(staging.directory, 'seccomp.bpf'));
+    return { spec, paths: await admitImported(directories.images, spec, join(staging.directory, 'seccomp.bpf')) };
   }
 
   async fetch(signal: AbortSignal): Promise<void> {

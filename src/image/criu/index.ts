@@ -13,7 +13,7 @@ export type { IdMapping, ImagePrivileges, NamespaceName } from './privileges.ts'
 export type { ImageDevice } from './image-devices.ts';
 export type { ImageMount } from './image-mounts.ts';
 export type { ThreadPrivileges } from './image-threads.ts';
-export { admitImages } from './admission/admit.ts';
+export { admitImages, examineImages } from './admission/admit.ts';
 export type { Admitted } from './admission/admit.ts';
 export { putFilterFirst } from './admission/base-filter.ts';
 export { cleanImages } from './admission/clean.ts';

@@ -13,7 +13,7 @@ import type { ImageRule } from './catalog.ts';
 import { corrupt } from './message.ts';
 import type { Message } from './message.ts';
 import { References } from './references.ts';
-import { rules, shown } from './rules.ts';
+import { rules, shown, socketPath } from './rules.ts';
 import { walkImage } from './walk.ts';
 
 /** What the images hold that is harmless in some containers only. */
@@ -42,6 +42,17 @@ const notes = /^(?:stats-(?:dump|restore)|(?:dump|restore|criu)\.log|ctr\.log|co
 const STREAMS = 3;
 const LOOPBACK = 1;
 
+/**
+ * What can be said without a bundle and without the other images: known files, of what their names say, messages of known fields.
+ * Values are judged by {@link admitImages}. Throws OBJECT_CORRUPT.
+ */
+export async function examineImages(imageDir: string): Promise<void> {
+  for (const file of await listImages(imageDir)) {
+    const rule = knownRule(file.name);
+    if (rule?.magic !== undefined) walkImage(join(imageDir, file.name), file, rule, () => {}, false);
+  }
+}
+
 /** Throws OBJECT_CORRUPT with the first thing that is more than a container needs. */
 export async function admitImages(imageDir: string): Promise<Admitted> {
   const files = await listImages(imageDir);
@@ -55,11 +66,17 @@ export async function admitImages(imageDir: string): Promise<Admitted> {
 
 /** One file by itself. Throws OBJECT_CORRUPT. */
 export function judgeImage(imageDir: string, file: ImageFile, seen = new Judgement()): void {
-  const rule = ruleFor(file.name);
-  if (rule === undefined && !notes.test(file.name)) throw corrupt(file.name, 'is an image that containers do not need');
+  const rule = knownRule(file.name);
   if (rule === undefined) return;
   if (rule.magic === undefined) bytes(imageDir, file, rule);
   else walkImage(join(imageDir, file.name), file, rule, (message) => seen.judge(message, file.name));
+}
+
+/** Undefined for what nobody reads. Throws OBJECT_CORRUPT. */
+function knownRule(name: string): ImageRule | undefined {
+  const rule = ruleFor(name);
+  if (rule === undefined && !notes.test(name)) throw corrupt(name, 'is an image that containers do not need');
+  return rule;
 }
 
 /** What has been read so far. */
@@ -95,6 +112,7 @@ class Judgement {
     else if (m.name === 'ipc_var') this.#ipc = m;
     else if (m.name === 'netdev' && m.number('type') !== LOOPBACK) this.#devices.push(m.text('name'));
     else if (m.name === 'handle') this.#watched.push(m.text('path'));
+    else if (m.name === 'unix') this.#watched.push(...socketPath(m));
     else if ((m.name === 'netns' || m.name === 'pidns') && m.has('ext_key')) this.#external.add(m.name === 'netns' ? 'network' : 'pid');
   }
 

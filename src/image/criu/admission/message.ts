@@ -67,8 +67,8 @@ export class Tables {
     return [...this.#rules.keys()];
   }
 
-  /** `what`: the image, for errors. Throws OBJECT_CORRUPT. */
-  read(name: string, bytes: Uint8Array, what: string, depth = 0): Message {
+  /** `what`: the image, for errors. `complete`: fields that CRIU wants must be there. Throws OBJECT_CORRUPT. */
+  read(name: string, bytes: Uint8Array, what: string, complete = true, depth = 0): Message {
     if (depth > MAX_DEPTH) throw corrupt(what, `is nested more than ${MAX_DEPTH} levels deep`);
     const rule = this.rule(name);
     const values = new Map<string, Value[]>();
@@ -79,11 +79,11 @@ export class Tables {
       const there = values.get(field.name);
       if (there !== undefined && !field.repeated) throw corrupt(what, `has field ${reader.field} twice (${field.name} of ${name})`);
       const scalar = scalars[field.type as ScalarType] as ((reader: WireReader, what: string) => Value) | undefined;
-      const value = scalar === undefined ? this.read(field.type, reader.bytes(), what, depth + 1) : scalar(reader, what);
+      const value = scalar === undefined ? this.read(field.type, reader.bytes(), what, complete, depth + 1) : scalar(reader, what);
       if (there === undefined) values.set(field.name, [value]);
       else there.push(value);
     }
-    for (const { name: wanted, required } of rule.values()) if (required && !values.has(wanted)) throw corrupt(what, `has no ${wanted} in ${name}`);
+    for (const { name: wanted, required } of rule.values()) if (complete && required && !values.has(wanted)) throw corrupt(what, `has no ${wanted} in ${name}`);
     return new Message(name, rule, values);
   }
 }

@@ -210,10 +210,10 @@ export function isNormal(path: string): boolean {
 }
 
 /**
- * Symlinks of /proc lead out of every mount: while CRIU opens files, /proc/self is CRIU, with descriptors of the node's own
+ * Symlinks of /proc, and those to them that every /dev has, lead out of every mount: while CRIU opens files, /proc/self is CRIU, with descriptors of the node's own
  * directories. The kernel never names an open file through them.
  */
-const MAGIC = /^\/proc\/(?:self|thread-self)(?:\/|$)|^\/proc\/.*\/(?:cwd|root|exe)(?:\/|$)|^\/proc\/.*\/(?:fd|ns|map_files)\/./;
+const MAGIC = /^\/dev\/(?:fd|core|stdin|stdout|stderr)(?:\/|$)|^\/proc\/(?:self|thread-self)(?:\/|$)|^\/proc\/.*\/(?:cwd|root|exe)(?:\/|$)|^\/proc\/.*\/(?:fd|ns|map_files)\/./;
 
 export function* filePath(name: string): Generator<string> {
   if (!isNormal(name)) yield `opens ${shown(name)}, which is no plain path`;
@@ -221,6 +221,14 @@ export function* filePath(name: string): Generator<string> {
 }
 
 const SOCKET_NAME_BYTES = 108;
+
+/** Where a UNIX socket lies in the file system, if it does. */
+export function* socketPath(m: Message): Generator<string> {
+  const path = Buffer.from(m.bytes('name')).toString('latin1').replace(/\0+$/, '');
+  if (path === '' || path.startsWith('\0')) return;
+  const directory = m.has('name_dir') ? m.text('name_dir') : '/';
+  yield path.startsWith('/') ? path : `${directory === '/' ? '' : directory}/${path}`;
+}
 
 function* socketName(m: Message): Generator<string> {
   const name = Buffer.from(m.bytes('name')).toString('latin1');
@@ -230,10 +238,9 @@ function* socketName(m: Message): Generator<string> {
     return;
   }
   const path = name.replace(/\0+$/, '');
-  const directory = m.has('name_dir') ? m.text('name_dir') : '/';
   if (path.includes('\0')) yield 'has a UNIX socket with a NUL byte in its path';
-  else yield* filePath(path.startsWith('/') ? path : `${directory === '/' ? '' : directory}/${path}`);
-  if (m.has('name_dir')) yield* filePath(directory);
+  else for (const whole of socketPath(m)) yield* filePath(whole);
+  if (m.has('name_dir')) yield* filePath(m.text('name_dir'));
 }
 
 export function shown(text: string): string {

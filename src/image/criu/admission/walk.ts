@@ -13,11 +13,11 @@ const BLOCK_BYTES = 256 * KiB;
 
 export type Visit = (message: Message) => void;
 
-/** Throws OBJECT_CORRUPT. */
-export function walkImage(path: string, file: { readonly name: string; readonly size: number }, rule: ImageRule, visit: Visit): void {
+/** `complete`: messages have every field that CRIU wants. Throws OBJECT_CORRUPT. */
+export function walkImage(path: string, file: { readonly name: string; readonly size: number }, rule: ImageRule, visit: Visit, complete = true): void {
   const fd = openSync(path, 'r');
   try {
-    walk(new Cursor(fd, file), rule, visit);
+    walk(new Cursor(fd, file, complete), rule, visit);
   } finally {
     closeSync(fd);
   }
@@ -74,12 +74,14 @@ class Cursor {
   readonly name: string;
   readonly #fd: number;
   readonly #size: number;
+  readonly #complete: boolean;
   #at = 0;
   #block: Buffer = Buffer.alloc(0);
   #blockAt = 0;
 
-  constructor(fd: number, { name, size }: { readonly name: string; readonly size: number }) {
+  constructor(fd: number, { name, size }: { readonly name: string; readonly size: number }, complete: boolean) {
     this.#fd = fd;
+    this.#complete = complete;
     this.name = name;
     this.#size = size;
   }
@@ -95,7 +97,7 @@ class Cursor {
   message(table: string): Message {
     const length = this.u32();
     if (length > MAX_MESSAGE_BYTES) throw corrupt(this.name, `has a message of ${length} bytes`);
-    return tables.read(table, this.#take(length), this.name);
+    return tables.read(table, this.#take(length), this.name, this.#complete);
   }
 
   skip(count: number): void {
