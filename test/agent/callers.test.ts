@@ -56,8 +56,22 @@ async function operations(kind: string): Promise<{ id: string; state: string; er
   return [];
 }
 
-function over(state: string): boolean {
-  return state !== 'queued' && state !== 'running';
+function isActive({ state }: { state: string }): boolean {
+  return state === 'queued' || state === 'running';
+}
+
+/** Exports that are active when they are first looked at, or come later. */
+function watchedExports(): { running(): Promise<number>; anyOver(): boolean } {
+  const seen = new Set<string>();
+  let now: readonly { id: string; state: string }[] = [];
+  return {
+    async running() {
+      now = (await operations('export')).filter(isActive);
+      for (const { id } of now) seen.add(id);
+      return now.filter(({ state }) => state === 'running').length;
+    },
+    anyOver: () => [...seen].some((one) => !now.some(({ id }) => id === one)),
+  };
 }
 
 async function until(what: string, check: () => Promise<boolean>): Promise<void> {
@@ -73,21 +87,20 @@ void describe('callers', () => {
     // The machine may be slower than the stall limit: then the exports are over before the checkpoint begins, and it is tried again.
     const attempt = async (): Promise<boolean> => {
       let beside = false;
+      await until('no export runs', async () => !(await operations('export')).some(isActive));
       const sleepers = [sleepingExport(), sleepingExport()];
-      const known = new Set((await operations('export')).filter(({ state }) => over(state)).map(({ id }) => id));
-      const ours = async (): Promise<string[]> => (await operations('export')).filter(({ id }) => !known.has(id)).map(({ state }) => state);
+      const exports = watchedExports();
       try {
-        await until('both exports write, or one is over', async () => {
-          const states = await ours();
-          return states.some(over) || states.filter((state) => state === 'running').length === 2;
-        });
+        await until('both exports write, or one is over', async () => (await exports.running()) === 2 || exports.anyOver());
         const operationId = newOperationId();
         const saving = checkpoint(agent, container.id, { leaveRunning: true, operationId });
+        let saved = false;
+        void saving.then(() => { saved = true; }, () => { saved = true; });
         await until('the checkpoint runs, or an export is over', async () => {
-          const saves = (await operations('checkpoint')).find(({ id }) => id === operationId);
-          const states = await ours();
-          beside ||= saves !== undefined && saves.state !== 'queued' && states.length === 2 && !states.some(over);
-          return beside || states.some(over) || (saves !== undefined && over(saves.state));
+          const runs = (await operations('checkpoint')).some(({ id, state }) => id === operationId && state === 'running');
+          // Asked after it: what still runs then ran at the same time.
+          beside ||= runs && (await exports.running()) === 2;
+          return beside || exports.anyOver() || saved;
         });
         await saving;
       } finally {
@@ -101,10 +114,11 @@ void describe('callers', () => {
   });
 
   it('an export that nobody reads is cut after the stall limit', async () => {
-    const known = new Set((await operations('export')).map(({ id }) => id));
+    await until('no export runs', async () => !(await operations('export')).some(isActive));
     const sleeper = sleepingExport();
+    const exports = watchedExports();
     try {
-      await until('it has been cut', async () => (await operations('export')).some(({ id, state }) => !known.has(id) && over(state)));
+      await until('it has been cut', async () => (await exports.running()) === 0 && exports.anyOver());
       sleeper.wake();
       assert.equal((await sleeper.ended as { code: number }).code, 4);
     } finally {
