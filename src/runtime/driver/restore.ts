@@ -113,12 +113,20 @@ async function launch(request: RestoreRequest, stdio: Stdio, version: Version, o
   }
 }
 
+/**
+ * Under crun criu brings addresses, routes and rules back itself, after the hook has, and fails where the link of a route is
+ * down: there it runs a program that does nothing in place of ip.
+ */
+function networkEnv({ networkDirectory }: RestoreRequest): Record<string, string> {
+  return networkDirectory === undefined ? { STASIS_NETWORK_DIR: '' } : { STASIS_NETWORK_DIR: networkDirectory, CR_IP_TOOL: 'true' };
+}
+
 async function launchIn(placement: Placement, request: RestoreRequest, { stdin, stdout, stderr }: Stdio, options: RestoreOptions & { launcher: string; version: Version }): Promise<RestoredProcess> {
   const { at, id, workDir, pidFile } = request;
   const args = [pidFile, stdin, stdout, stderr, ...placement.before, at.binary, ...restoreArgs(request, options.version)];
   const owner = { runtime: at.runtime, id, bundle: request.bundle };
   const [program, ...before] = [...(options.within?.command ?? []), options.launcher] as [string, ...string[]];
-  const result = await runOperation(program, [...before, ...args], { ...request, env: { ...placement.env, STASIS_NETWORK_DIR: request.networkDirectory ?? '' }, sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner) }, options);
+  const result = await runOperation(program, [...before, ...args], { ...request, env: { ...placement.env, ...networkEnv(request) }, sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner) }, options);
   const criuLog = join(workDir, 'restore.log');
   const failure = (): StasisError => placement.failure() ?? explainFailure({
     what: `container ${id} could not be restored`, phase: 'restore', criuLog, runtimeLog: runtimeLog(workDir), stderr: result.stderr, status: result.status,
