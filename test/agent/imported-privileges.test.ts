@@ -11,7 +11,7 @@ import { isStasisError } from '../../src/core/errors.ts';
 import { imageHeader } from '../../src/image/criu/framing.ts';
 import { assertClean, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { member, tar } from '../support/archives.ts';
-import { archiveOf, IMAGE, IMAGE_DIRECTORY, imported, makeBundle, makeImage as makePodmanImage, pidOf, run, start, withSpec, type Json } from '../support/podman.ts';
+import { archiveOf, IMAGE_DIRECTORY, imported, makeBundle, makeImage as makePodmanImage, pidOf, removeImage, run, start, withSpec, type Json } from '../support/podman.ts';
 import { snapshot } from '../support/tree-snapshot.ts';
 import { decode, editImage, encode, makeImage, set, text, within, type Field } from '../support/wire-edit.ts';
 
@@ -40,11 +40,11 @@ before(async () => {
 });
 
 after(async () => {
-  run('podman', 'rmi', '--force', IMAGE);
+  removeImage();
   await agent?.stop();
   bundle?.remove();
   await removeHome(home);
-  for (const path of [BASE, IMAGE_DIRECTORY]) rmSync(path, { recursive: true, force: true });
+  rmSync(BASE, { recursive: true, force: true });
 });
 
 interface Attack {

@@ -10,7 +10,7 @@ import type { CheckpointId } from '../../src/core/ids.ts';
 import { lgetxattr } from '../../src/host/libc.ts';
 import { fileKeyProvider, openDirectoryStore, openRepository, type Repository } from '../../src/repository/index.ts';
 import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
-import { archiveOf, IMAGE, IMAGE_DIRECTORY, exported, imported, makeBundle, makeImage, pidOf, run, start, withSpec, type Json } from '../support/podman.ts';
+import { archiveOf, IMAGE, exported, imported, makeBundle, makeImage, pidOf, removeImage, run, start, withSpec, type Json } from '../support/podman.ts';
 
 const EXPORTS = '/srv/interchange';
 /** Longer than the names that a tar header has room for. */
@@ -33,11 +33,10 @@ before(async () => {
 });
 
 after(async () => {
-  run('podman', 'rmi', '--force', IMAGE);
+  removeImage();
   await agent?.stop();
   await removeHome(home);
   rmSync(EXPORTS, { recursive: true, force: true });
-  rmSync(IMAGE_DIRECTORY, { recursive: true, force: true });
 });
 
 async function started(name: string, ...more: string[]): Promise<string> {

@@ -1,9 +1,11 @@
 /** podman as tests use it: an image out of the box's own files, containers, bundles for what comes back, archives over the API. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, cpSync, createReadStream, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, createReadStream, existsSync, mkdirSync, readFileSync, rmSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { cgroupTree } from '../../src/host/cgroup-walk.ts';
 import { MNT_DETACH, mount, umount } from '../../src/host/libc.ts';
+import { readMountinfo } from '../../src/host/mountinfo.ts';
 import type { ExportResult, ImportMessage, ImportResult } from '../../src/rpc/archives.ts';
 import type { TestAgent } from './agent.ts';
 
@@ -18,6 +20,26 @@ export function run(command: string, ...args: readonly string[]): string {
 export function makeImage(): void {
   const programs = ['sh', 'dash', 'sleep', 'rm', 'mkdir', 'ln', 'mkfifo', 'setfattr', 'truncate'].map((name) => `usr/bin/${name}`).join(' ');
   execFileSync('sh', ['-c', `rm -rf ${IMAGE_DIRECTORY} && mkdir -p ${IMAGE_DIRECTORY}/etc/old ${IMAGE_DIRECTORY}/dev ${IMAGE_DIRECTORY}/proc ${IMAGE_DIRECTORY}/sys && cd ${IMAGE_DIRECTORY} && touch etc/gone etc/old/one etc/old/two && (cd / && tar --create bin lib lib64 usr/lib64 usr/lib/*-linux-gnu/lib*.so* usr/lib/*-linux-gnu/ld-linux* ${programs}) | tar --extract && tar --create . | podman import --quiet - ${IMAGE}`], { stdio: ['ignore', 'ignore', 'inherit'] });
+}
+
+/** With its files, and what podman leaves of cgroups when its last container is gone: it makes a parent for all of them, and one for conmon. */
+export function removeImage(): void {
+  run('podman', 'rmi', '--force', IMAGE);
+  rmSync(IMAGE_DIRECTORY, { recursive: true, force: true });
+  const hierarchies = readMountinfo('self').filter(({ fsType, mountPoint }) => fsType.startsWith('cgroup') && mountPoint.startsWith('/sys/fs/cgroup'));
+  for (const { mountPoint } of hierarchies) for (const directory of cgroupTree(join(mountPoint, 'libpod_parent')).toReversed()) removeCgroup(directory.toString());
+}
+
+/** conmon ends a moment after its container. */
+function removeCgroup(directory: string): void {
+  for (let tries = 1; existsSync(directory); tries += 1) {
+    try {
+      rmdirSync(directory);
+    } catch (error) {
+      if (tries === 100) throw error;
+      run('sleep', '0.05');
+    }
+  }
 }
 
 /** Returns its id. */
