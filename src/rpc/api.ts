@@ -118,7 +118,7 @@ export interface RestoreResult {
   readonly fillOperationId?: string;
   /** Bytes of memory that are still to come. */
   readonly lazyBytes: number;
-  /** Why it was lazy, or was not; when the agent had the choice. */
+  /** Why it was lazy, or was not: where the agent had the choice, or memory of this container never comes later. */
   readonly lazyReason?: string;
 }
 

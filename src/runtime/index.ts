@@ -8,6 +8,7 @@ export { checkpointArgs, mustLeaveRunning, restoreArgs } from './driver/args.ts'
 export { dump, type DriverOptions } from './driver/dump.ts';
 export { kill, remove } from './driver/lifecycle.ts';
 export { findLauncher, restore, type RestoreOptions, type RestoredProcess } from './driver/restore.ts';
+export { whyNeverLazy } from './laziness.ts';
 export { findPodmanImage, namespaceOf } from './naming.ts';
 export { examine, type ExamineOptions } from './preflight/examine.ts';
 export { prepareNetwork, putBack, putBackLast, readKernelState, readOwnNetwork, roomForRestore, type KernelState } from './put-back/index.ts';

@@ -118,6 +118,11 @@ for (const runtime of ['runc', 'crun'] as const) {
       const before = Number(readFileSync(made(pid), 'utf8'));
       await waitForOutput(made(pid), (text) => Number(text) > before);
       await waitForOutput(join(home.state, 'output', `mapped-${runtime}.stdout.log`), (text) => text.includes(`line ${before + 1}\n`));
+      // Its tasks get no userfaultfd: neither its rehearsal nor its restore can be lazy.
+      const { checkpoint: id, rehearsal } = await checkpoint(agent, container.id, { rehearsal: 'always' });
+      assert.equal(rehearsal?.done, true, rehearsal?.reason);
+      const { lazyReason } = await restore(agent, id, { lazy: runtime === 'runc' ? 'always' : 'auto' });
+      if (runtime === 'runc' && readFileSync('/proc/sys/vm/unprivileged_userfaultfd', 'utf8').trim() === '0') assert.match(lazyReason ?? '', /no userfaultfd .*user namespace/);
     });
 
     void it('has the limits that were changed while it ran, also where no process more would fit', async () => {

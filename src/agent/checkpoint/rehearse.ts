@@ -92,18 +92,20 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
   }
 
   async #rebuild(kernel: KernelState, signal: AbortSignal, timeoutMs: number): Promise<void> {
-    const { agent, container, flags, directories, operation } = this.#parts;
+    const { agent, container, flags, directories, operation, plan } = this.#parts;
     const place = makePlace({ container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces, kernel });
     const workDir = join(directories.work, 'rehearsal');
     mkdirSync(workDir, { mode: 0o700 });
     const config = join(workDir, 'criu.conf');
     writeFileSync(config, criuConfig({
-      timeoutSeconds: timeoutMs / 1000, ghostLimitBytes: agent.settings.ghostLimitBytes, actionScript: agent.settings.scripts.restoreHook, lazyPages: container.at.runtime === 'crun',
+      timeoutSeconds: timeoutMs / 1000, ghostLimitBytes: agent.settings.ghostLimitBytes, actionScript: agent.settings.scripts.restoreHook,
+      // crun has no flag for it.
+      lazyPages: plan.lazy && container.at.runtime === 'crun',
     }), { mode: 0o600 });
     using gate = RestoreGate.open(join(place.directory, 'gate'));
     const ended = new AbortController();
     this.#rebuilding = rebuild({
-      place, at: container.at, imageDir: directories.images, workDir, flags: { ...flags, tcpClose: false }, criuConfig: config, operationId: operation,
+      place, at: container.at, imageDir: directories.images, workDir, lazyPages: plan.lazy && container.at.runtime === 'runc', flags: { ...flags, tcpClose: false }, criuConfig: config, operationId: operation,
       gateDirectory: gate.directory, cgroupNamespace: container.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false, scripts: agent.settings.scripts,
     }, agent.toolchain, { signal: AbortSignal.any([signal, ended.signal]), timeoutMs });
     try {

@@ -4,7 +4,8 @@ import { MiB, formatBytes, formatDuration } from '../../core/units.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { CheckpointReader } from '../../repository/types.ts';
 import type { LazyMode } from '../../rpc/api.ts';
-import type { RuntimeRoot } from '../../runtime/types.ts';
+import { whyNeverLazy } from '../../runtime/index.ts';
+import type { OciSpec, RuntimeRoot } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 
 const PAGE = 4096;
@@ -20,24 +21,32 @@ const SAMPLE_MS = 1000;
 
 export interface LazyChoice {
   readonly lazy: boolean;
-  /** For the user; undefined unless the agent had the choice. */
+  /** For the user; undefined when it is as they asked. */
   readonly reason: string | undefined;
 }
 
 export interface LazyQuestion {
   readonly mode: LazyMode;
   readonly at: RuntimeRoot;
+  /** Of the container that was saved. */
+  readonly spec: OciSpec;
   readonly images: CriuImageSummary & { readonly prefix: string };
   readonly reader: CheckpointReader;
 }
 
 /** Throws RESTORE_INCOMPATIBLE when laziness was asked for and cannot be had. */
 export async function chooseLazy(agent: AgentContext, question: LazyQuestion, signal: AbortSignal): Promise<LazyChoice> {
-  const { mode, at, images } = question;
+  const { mode, at, spec, images } = question;
   if (mode === 'never') return { lazy: false, reason: undefined };
   const problem = obstacle(agent, at);
-  if (mode === 'auto') return problem === undefined ? whatPays(agent, question, signal) : { lazy: false, reason: problem };
+  // A property of the container: it is restored as it can be, whatever was asked for.
+  const never = whyNeverLazy(spec);
+  if (mode === 'auto') {
+    const reason = problem ?? never;
+    return reason === undefined ? whatPays(agent, question, signal) : { lazy: false, reason };
+  }
   if (problem !== undefined) throw new StasisError('RESTORE_INCOMPATIBLE', `this container cannot be restored lazily: ${problem}`, { hint: 'leave --lazy out, or write --lazy-auto to be lazy only where it can be' });
+  if (never !== undefined) return { lazy: false, reason: never };
   return { lazy: images.lazyPages > 0, reason: undefined };
 }
 

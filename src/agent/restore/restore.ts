@@ -137,7 +137,7 @@ async function examineRestore(agent: AgentContext, request: RestoreRequest, open
   if (!request.clone) agent.operations.claim(operation.id, `lineage ${reader.summary.lineage}`, `the lineage of checkpoint ${request.checkpoint}`);
   await requireFreeId(agent, id, signal);
   if (!request.clone) await requireNoCopy(agent, reader, signal);
-  const { lazy, reason } = await chooseLazy(agent, { mode: request.lazy, at, images: saved.images, reader }, signal);
+  const { lazy, reason } = await chooseLazy(agent, { mode: request.lazy, at, spec: saved.spec, images: saved.images, reader }, signal);
   if (reason !== undefined) agent.log.event('restore.laziness', { operation_id: operation.id, checkpoint_id: request.checkpoint, container_id: id, lazy, reason });
   return { ...opened, saved, id, at, request, flags: restoreFlags(request, saved), lazy, lazyReason: reason };
 }

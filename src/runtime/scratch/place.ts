@@ -2,7 +2,7 @@
  * The scratch place of a rehearsal: everything that a checkpoint needs to be rebuilt beside its frozen container, on this
  * node, without anybody seeing it. All of it is below one directory, and in cgroups that bear its id.
  */
-import { mkdirSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { basename, join } from 'node:path';
 import { parseContainerId, type ContainerId } from '../../core/ids.ts';
 import { killSession } from '../../host/session.ts';
@@ -55,6 +55,8 @@ export function makePlace({ container, directory, memory, interfaces, kernel }: 
   const { spec, rootfs } = container;
   const place = placeAt(directory);
   for (const path of [directory, place.bundle, join(directory, 'runtime')]) mkdirSync(path, { recursive: true, mode: 0o700 });
+  // It lies over the runtime's own, through which the root of a user namespace must pass. What is above here is root's alone.
+  chmodSync(join(directory, 'runtime'), 0o711);
   requireLayers(rootfs);
   const provided = replaceableFiles(spec);
   requireSources(spec, new Set(provided));

@@ -7,7 +7,7 @@ import { restore } from '../driver/restore.ts';
 import type { RestoreRequest, Toolchain } from '../types.ts';
 import type { ScratchPlace } from './place.ts';
 
-export interface RebuildRequest extends Pick<RestoreRequest, 'at' | 'imageDir' | 'workDir' | 'flags' | 'criuConfig' | 'operationId' | 'gateDirectory' | 'cgroupNamespace'> {
+export interface RebuildRequest extends Pick<RestoreRequest, 'at' | 'imageDir' | 'workDir' | 'flags' | 'criuConfig' | 'operationId' | 'gateDirectory' | 'cgroupNamespace' | 'lazyPages'> {
   readonly place: ScratchPlace;
   /** Paths of deploy/libexec/stasis-rehearse and stasis-restore. */
   readonly scripts: { readonly rehearse: string; readonly restore: string };
@@ -26,7 +26,7 @@ export async function rebuild({ place, scripts, ...request }: RebuildRequest, to
   await using _sink = await openLazySink(request.workDir);
   const { directory, id, bundle, pidFile, networkDirectory } = place;
   await restore(
-    { ...request, id, bundle, pidFile, networkDirectory, stdout: '/dev/null', stderr: '/dev/null', lazyPages: request.at.runtime === 'runc' },
+    { ...request, id, bundle, pidFile, networkDirectory, stdout: '/dev/null', stderr: '/dev/null' },
     toolchain, { ...options, launcher: scripts.restore, within: { command: [...ENTER, scripts.rehearse, directory, request.at.root], sessionDirectory: directory } },
   );
 }
