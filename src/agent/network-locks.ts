@@ -31,7 +31,7 @@ export function expectLock(agent: AgentContext, checkpoint: CheckpointId, networ
   if (network === undefined || runId === '') return;
   const known = read(agent, checkpoint)?.networks ?? [];
   if (known.some((one) => one.network === network)) return;
-  write(agent, checkpoint, { boot: bootId(), table: `CRIU-${runId}`.slice(0, TABLE_NAME_BYTES), networks: [...known, { network, connections }] });
+  write(agent, checkpoint, { boot: bootId(), table: tableName(runId), networks: [...known, { network, connections }] });
 }
 
 /** The network namespace that a container of this spec joins; undefined where it gets one of its own. */
@@ -57,6 +57,7 @@ export async function settleLock(agent: AgentContext, checkpoint: CheckpointId, 
         await blockConnections(path, lock.table, one.connections, CRIU_MARK);
         left.push(one);
       }
+      await removeTable(path, heldName(lock.table));
     }
     write(agent, checkpoint, { ...lock, networks: left });
   });
@@ -67,10 +68,34 @@ export async function releaseLock(agent: AgentContext, checkpoint: CheckpointId)
   await logged(agent, checkpoint, async (lock) => {
     for (const { network } of lock.networks) {
       const path = findNetwork(network);
-      if (path !== undefined) await removeTable(path, lock.table);
+      if (path === undefined) continue;
+      await removeTable(path, lock.table);
+      await removeTable(path, heldName(lock.table));
     }
     write(agent, checkpoint, { ...lock, networks: [] });
   });
+}
+
+/**
+ * From before criu unlocks the network until nothing can go wrong any more: what a rebuilt connection received, and confirmed to its
+ * peer, is lost when the restore is refused after all, and the next one would wait for it for ever.
+ */
+export async function holdConnections(pid: number, lock: NetworkLockOfImages | undefined): Promise<void> {
+  if (lock === undefined || lock.runId === '' || lock.connections.length === 0) return;
+  await blockConnections(`/proc/${pid}/ns/net`, heldName(tableName(lock.runId)), lock.connections, CRIU_MARK);
+}
+
+export async function letConnections(pid: number, lock: NetworkLockOfImages | undefined): Promise<void> {
+  if (lock === undefined || lock.runId === '' || lock.connections.length === 0) return;
+  await removeTable(`/proc/${pid}/ns/net`, heldName(tableName(lock.runId)));
+}
+
+function tableName(runId: string): string {
+  return `CRIU-${runId}`.slice(0, TABLE_NAME_BYTES);
+}
+
+function heldName(table: string): string {
+  return table.replace('CRIU', 'STASIS');
 }
 
 /** Of a dead agent, from local files alone; restores that were going on are left to their recovery. */

@@ -36,7 +36,7 @@ after(async () => {
 
 const path = (network: string): string => (network === NODE ? '/proc/self/ns/net' : `/run/netns/${network}`);
 const inside = (network: string, ...command: string[]): string => execFileSync('nsenter', [`--net=${path(network)}`, ...command], { encoding: 'utf8' });
-const tables = (network: string): string[] => inside(network, 'nft', 'list', 'tables').split('\n').filter((line) => line.includes('CRIU'));
+const tables = (network: string): string[] => inside(network, 'nft', 'list', 'tables').split('\n').filter((line) => /CRIU|STASIS/.test(line));
 const records = (): string[] => (existsSync(join(home.state, 'network-locks')) ? readdirSync(join(home.state, 'network-locks')) : []);
 
 /** Sends numbers over each connection for ever: a reset ends it. Prints its ports. */

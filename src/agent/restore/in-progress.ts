@@ -6,7 +6,7 @@ import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { removeTree } from '../../host/files.ts';
 import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
 import type { OperationId } from '../../core/ids.ts';
-import { loadImages, readNetworkLock } from '../../image/criu/index.ts';
+import { loadImages, readNetworkLock, type NetworkLockOfImages } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
 import { criuConfig, findContainer, freezerOf, openBundle, prepareNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
@@ -14,7 +14,7 @@ import type { Bundle, KernelState } from '../../runtime/index.ts';
 import type { Container, Finding, OciSpec } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import type { AgentContext } from '../context.ts';
-import { expectLock, joinedNetwork, releaseLock, settleLock } from '../network-locks.ts';
+import { expectLock, holdConnections, joinedNetwork, letConnections, releaseLock, settleLock } from '../network-locks.ts';
 import type { Operation } from '../operation.ts';
 import { containerDirectory, fillDirectory, gateDirectory, outputFiles } from './container-directory.ts';
 import { startFill } from './fill.ts';
@@ -65,6 +65,7 @@ export class RestoreInProgress implements AsyncDisposable {
   /** Of a lazy restore with pages that come later. */
   #filling: Filling | undefined;
   readonly #workingSet: WorkingSet;
+  #networkLock: NetworkLockOfImages | undefined;
   #filled: Disposable | undefined;
   /** Differences that were let pass. */
   #findings: readonly Finding[] = [];
@@ -181,9 +182,11 @@ export class RestoreInProgress implements AsyncDisposable {
       if (stage === 'post-restore') {
         await this.#filling?.admit(pid);
         await requirePlaces(this.#parts, directory, pid);
+        await holdConnections(pid, this.#held);
       } else {
         requireBack(this.#putBack(pid));
         this.#findings = await requireSame(this.#parts, directory, pid);
+        await letConnections(pid, this.#held);
       }
     } catch (error) {
       // criu has just unlocked the network, and the tasks are about to be killed: their connections must not see that.
@@ -195,9 +198,14 @@ export class RestoreInProgress implements AsyncDisposable {
   /** criu blocks a network namespace that the container joins, and a failed one leaves it so. */
   async #expectLock(bundle: string): Promise<void> {
     const { agent, plan, directories, undo } = this.#parts;
-    const { runId } = await readNetworkLock(directories.images);
-    expectLock(agent, plan.request.checkpoint, joinedNetwork(await readSpec(bundle)), { runId, connections: [] });
+    this.#networkLock = await readNetworkLock(directories.images);
+    expectLock(agent, plan.request.checkpoint, joinedNetwork(await readSpec(bundle)), { ...this.#networkLock, connections: [] });
     undo.defer(() => settleLock(agent, plan.request.checkpoint, { again: true }));
+  }
+
+  /** What must not come alive before the restore is sure. */
+  get #held(): NetworkLockOfImages | undefined {
+    return this.#parts.plan.flags.tcpEstablished ? this.#networkLock : undefined;
   }
 
   /** The limits of a bundle that the caller gave are the caller's. */
