@@ -9,12 +9,12 @@ import type { ImportMessage } from '../../src/rpc/archives.ts';
 import { agentService, loadDefinitions } from '../../src/rpc/definitions.ts';
 import { authority, identity, writeTls } from '../rpc/certificates.ts';
 import { checkpoint, makeHome, removeHome, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
-import { startContainer, type TestContainer } from '../support/containers.ts';
+import { startContainer, waitForOutput, type TestContainer } from '../support/containers.ts';
 import { join } from 'node:path';
 
 const none = { signal: undefined };
-/** More memory than fits into the buffers between an export and who reads it. */
-const HOLDER = 'import os,time\nb=os.urandom(64*1024*1024)\nprint("ready",flush=True)\nwhile True: time.sleep(1)';
+/** More memory than fits into the buffers between an export and who reads it: sixteen messages of 1 MiB on either side, and some. */
+const HOLDER = 'import os,time\nb=os.urandom(96*1024*1024)\nprint("ready",flush=True)\nwhile True: time.sleep(1)';
 
 let home: AgentHome;
 let agent: TestAgent;
@@ -27,6 +27,7 @@ before(async () => {
   const tls = writeTls(home.state, identity(ca, 'node-1', []), ca);
   agent = await startAgent(home, { STASIS_LISTEN_ADDRESS: '127.0.0.1:0', STASIS_LISTEN_TLS_CERT: tls.cert, STASIS_LISTEN_TLS_KEY: tls.key, STASIS_LISTEN_TLS_CA: tls.ca, STASIS_OPERATIONS_STALL: '8s' });
   container = await startContainer({ runtime: 'runc', id: `callers-${process.pid}`, args: ['/usr/bin/python3', '-c', HOLDER] });
+  await waitForOutput(container.outputFile, (text) => text.includes('ready'));
   saved = (await checkpoint(agent, container.id, { leaveRunning: true })).checkpoint;
 });
 
@@ -40,13 +41,15 @@ function as(name: string, ...units: string[]): Promise<AgentClient> {
   return connectAgent({ address, tls: writeTls(home.state, identity(ca, name, units), ca) });
 }
 
-/** An export whose answers nobody reads: grpc-js stops to take from the network when nobody listens. */
-function sleepingExport(): { ended: Promise<unknown>; wake(): void; close(): void } {
+/** An export of which one answer is read and no more: grpc-js takes all from the network until somebody has read once. */
+function sleepingExport(): { /** With its status. */ ended: Promise<unknown>; wake(): void; close(): void } {
   const client = new Client(`unix:${join(home.run, 'agent.sock')}`, credentials.createInsecure(), { 'grpc.use_local_subchannel_pool': 1 });
   const { path, requestSerialize, responseDeserialize } = loadDefinitions().service(agentService)['ExportCheckpoint']!;
   const call = client.makeServerStreamRequest(path, requestSerialize, responseDeserialize, { checkpoint: saved, reason: 'asleep', acceptPlaintext: true }, new Metadata());
-  const ended = new Promise((resolve) => { call.on('error', resolve); });
-  return { ended, wake: () => void call.on('data', () => undefined), close: () => client.close() };
+  call.once('data', () => call.pause());
+  // A success has no error, and shall not be waited for.
+  const ended = new Promise((resolve) => { call.on('error', () => undefined).on('status', resolve); });
+  return { ended, wake: () => void call.on('data', () => undefined).resume(), close: () => client.close() };
 }
 
 async function operations(kind: string): Promise<{ id: string; state: string; error?: { code: string } }[]> {
@@ -88,23 +91,28 @@ void describe('callers', () => {
     const attempt = async (): Promise<boolean> => {
       let beside = false;
       await until('no export runs', async () => !(await operations('export')).some(isActive));
-      const sleepers = [sleepingExport(), sleepingExport()];
+      // One caller has one export of a checkpoint at a time.
+      const other = await as('rita', 'restorer');
+      const sleeper = sleepingExport();
+      const second = other.exportCheckpoint({ checkpoint: saved, reason: 'asleep', acceptPlaintext: true }, none)[Symbol.asyncIterator]();
+      void second.next().catch(() => undefined);
       const exports = watchedExports();
       try {
         await until('both exports write, or one is over', async () => (await exports.running()) === 2 || exports.anyOver());
         const operationId = newOperationId();
         const saving = checkpoint(agent, container.id, { leaveRunning: true, operationId });
-        let saved = false;
-        void saving.then(() => { saved = true; }, () => { saved = true; });
+        let ended = false;
+        void saving.then(() => { ended = true; }, () => { ended = true; });
         await until('the checkpoint runs, or an export is over', async () => {
           const runs = (await operations('checkpoint')).some(({ id, state }) => id === operationId && state === 'running');
           // Asked after it: what still runs then ran at the same time.
           beside ||= runs && (await exports.running()) === 2;
-          return beside || exports.anyOver() || saved;
+          return beside || exports.anyOver() || ended;
         });
         await saving;
       } finally {
-        for (const sleeper of sleepers) sleeper.close();
+        sleeper.close();
+        other.close();
       }
       return beside;
     };
