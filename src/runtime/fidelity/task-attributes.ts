@@ -76,7 +76,8 @@ export const TASK_ATTRIBUTES: readonly TaskAttribute[] = [
   thread('nice', 'nice value', stat(19)),
   thread('scheduling-policy', 'scheduling policy', stat(41)),
   thread('realtime-priority', 'priority of a real-time policy', stat(40)),
-  thread('signals-blocked', 'blocked signals', field('SigBlk')),
+  // The last instruction before a task runs sets it: some stand before that one when they are read.
+  { ...thread('signals-blocked', 'blocked signals', field('SigBlk')), noted: true },
   { ...thread('affinity', 'processors that it may run on', field('Cpus_allowed_list'), 'put-back'), noted: true },
   { ...thread('io-priority', 'priority of its input and output', inputPriority, 'put-back'), noted: true },
   { ...process('timer-slack', 'how late its timers may fire, nanoseconds', file('timerslack_ns'), 'put-back'), noted: true },
