@@ -7,6 +7,9 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { isMainThread } from 'node:worker_threads';
 import { cgroupTree } from '../../src/host/cgroup-walk.ts';
+
+/** Parents that engines and the agent keep for the next container. */
+const KEPT = /\/(libpod_parent|libpod_parent\/conmon|default|stasis|stasis-guards)$/;
 import { readMountinfo } from '../../src/host/mountinfo.ts';
 import { listPids, readProc, readStat } from '../../src/host/proc.ts';
 
@@ -34,7 +37,7 @@ function mountsAndCgroups(): [string, string][] {
   const hierarchies = mounts.filter(({ fsType, mountPoint }) => fsType.startsWith('cgroup') && mountPoint.startsWith('/sys/fs/cgroup'));
   return [
     ...mounts.map(({ id, mountPoint, fsType, source }): [string, string] => [`mount ${id} ${mountPoint}`, `mount of ${fsType} (${source}) at ${mountPoint}`]),
-    ...hierarchies.flatMap(({ mountPoint }) => cgroupTree(mountPoint)).map((directory): [string, string] => [`cgroup ${directory.toString('latin1')}`, `cgroup ${directory.toString()}`]),
+    ...hierarchies.flatMap(({ mountPoint }) => cgroupTree(mountPoint)).filter((directory) => !KEPT.test(directory.toString())).map((directory): [string, string] => [`cgroup ${directory.toString('latin1')}`, `cgroup ${directory.toString()}`]),
   ];
 }
 
