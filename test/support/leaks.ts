@@ -7,11 +7,11 @@ import { spawnSync } from 'node:child_process';
 import { readdirSync } from 'node:fs';
 import { isMainThread } from 'node:worker_threads';
 import { cgroupTree } from '../../src/host/cgroup-walk.ts';
+import { readMountinfo } from '../../src/host/mountinfo.ts';
+import { listPids, readProc, readStat } from '../../src/host/proc.ts';
 
 /** Parents that engines and the agent keep for the next container. */
 const KEPT = /\/(libpod_parent|libpod_parent\/conmon|default|stasis|stasis-guards)$/;
-import { readMountinfo } from '../../src/host/mountinfo.ts';
-import { listPids, readProc, readStat } from '../../src/host/proc.ts';
 
 /** What is there, each thing by a key that no later thing gets, with words for people. */
 export type Box = ReadonlyMap<string, string>;
