@@ -67,6 +67,15 @@ export const kindScenarios: readonly Scenario[] = [
 if os.fork() == 0: first()
 while True: time.sleep(1)`) }, kind: 'dead-leader', severity: 'fatal', message: /the first thread of pid \d+ \(python3, \d+ inside\) has ended while 1 other goes on/ },
   { name: 'a SIGTRAP that waits', options: { args: python('def trap():\n    signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTRAP]); os.kill(os.getpid(), signal.SIGTRAP)\nchild(trap)') }, kind: 'signal', severity: 'fatal', message: /has a SIGTRAP waiting/ },
+  { name: 'a process in a session that its parent has left', options: { args: python(`def first():
+    os.setsid()
+    if os.fork() == 0:
+        if os.fork() == 0: ready()
+        os.setsid(); ready()
+    os._exit(0)
+pid = os.fork()
+if pid == 0: first()
+os.waitpid(pid, 0); time.sleep(0.3)`) }, kind: 'session', severity: 'fatal', message: /pid \d+ \(python3, \d+ inside\) belongs to the session of pid \d+, into which it cannot be born again/ },
   { name: 'a terminal that is used by /dev/tty from below', options: { args: python(terminal('p = os.fork()\n    if p == 0: t = os.open("/dev/tty", os.O_RDWR)')) }, kind: 'tty', severity: 'fatal', message: /uses the terminal \/dev\/pts\/\d+ by \/dev\/tty, descriptor \d/ },
   { name: 'a terminal that its session leader uses by /dev/tty', options: { args: python(terminal('t = os.open("/dev/tty", os.O_RDWR)')) }, kind: 'tty', severity: 'fatal', message: /uses the terminal \/dev\/pts\/\d+ by \/dev\/tty, descriptor \d/ },
   { name: 'a multicast membership', options: { args: python('u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("", 5000)); u.setsockopt(0, 35, socket.inet_aton("239.1.2.3") + socket.inet_aton("127.0.0.1"))') }, kind: 'lost', severity: 'warning', message: /in the multicast group 239\.1\.2\.3 \(lo\) is lost by a restore/ },

@@ -18,6 +18,7 @@ import { checkBindMounts, checkFileSystems, checkInnerOverlays, checkProc, check
 import { checkExamined, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkStoppedThreads, checkStuck, checkSwap, checkTraced } from './process-checks.ts';
 import { checkDeletedPrograms, checkPrograms } from './program-checks.ts';
 import { shapeOfScene } from './shape.ts';
+import { checkSessions } from './session-checks.ts';
 import { checkSockets } from './socket-checks.ts';
 import { checkCapabilities, checkDeadLeaders, checkNamespacesForChildren, checkPendingTraps } from './task-checks.ts';
 import { checkControllingTerminals } from './terminal-checks.ts';
@@ -36,7 +37,7 @@ const DEFAULT_GHOST_LIMIT = 64 * MiB;
 const checks: readonly Check[] = [
   checkVersions, checkCapabilities, checkOwnLimits, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSecretMemory, checkMessageQueues, checkSockets,
   checkTerminals, checkControllingTerminals, checkForeignFiles, checkLocks, checkEpolls, checkPidfds, checkPacketPipes, checkTunDevices, checkBpfMaps, checkHiddenFiles, checkPrograms, checkDeletedPrograms,
-  checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
+  checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkSessions, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
   checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];
