@@ -4,7 +4,7 @@
  */
 import { StasisError } from '../core/errors.ts';
 import type { ContainerId } from '../core/ids.ts';
-import type { CheckpointFlags, Finding, OciSpec, Rootfs, RuntimeName } from '../runtime/types.ts';
+import type { CheckpointFlags, Finding, OciSpec, Rootfs, RuntimeName, VolumeMount } from '../runtime/types.ts';
 import type { KernelState } from '../runtime/index.ts';
 import type { FidelityRecord } from '../runtime/fidelity/index.ts';
 import type { CheckpointSummary } from '../repository/types.ts';
@@ -18,6 +18,8 @@ export interface SavedVolume {
   /** Blob prefix of its tree. */
   readonly prefix: string;
   readonly fstype: string;
+  /** What it was mounted with in the freeze; absent in checkpoints of older versions. */
+  readonly mount?: VolumeMount;
   readonly entries: number;
   readonly bytes: number;
 }

@@ -1,5 +1,6 @@
 /** The room of container runtimes: finding containers, judging them, and driving runc and crun. */
 export { openBundle, removeBundle, type Bundle, type BundleRequest } from './bundle/bundle.ts';
+export { volumeMount } from './bundle/memory-volume.ts';
 export { explainCriuLog, readLog, type Explanation } from './criu-log/explain.ts';
 export { freezerOf } from './cgroup.ts';
 export { criuConfig, type CriuConfigOptions } from './criu-config.ts';

@@ -86,6 +86,14 @@ export interface Volume {
   readonly fstype: string;
 }
 
+/** Options in the words of mountinfo (proc_pid_mountinfo(5)). */
+export interface VolumeMount {
+  /** nosuid, nodev, noexec: those that the container's mount has. */
+  readonly flags: readonly string[];
+  /** Of the file system: "size=65536k", "nr_inodes=1024", "mode=700", "uid=1000". */
+  readonly options: readonly string[];
+}
+
 export interface Verdict {
   readonly checkpointable: boolean;
   readonly findings: readonly Finding[];

@@ -55,6 +55,7 @@ function savedContainer(agent: AgentContext, prepared: CheckpointInProgress): Sa
 function savedVolumes(prepared: CheckpointInProgress): SavedVolume[] {
   return prepared.trees.filter((tree) => tree.destination !== '/').map(({ prefix, destination, fstype }) => {
     const counts = prepared.treeCounts(prefix);
-    return { prefix, destination, fstype, entries: counts.entries, bytes: counts.dataBytes };
+    const mount = prepared.volumeMounts.get(destination);
+    return { prefix, destination, fstype, ...(mount === undefined ? {} : { mount }), entries: counts.entries, bytes: counts.dataBytes };
   });
 }

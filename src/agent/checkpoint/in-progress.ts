@@ -4,6 +4,7 @@ import { longTimer, type LongTimer } from '../../core/clock.ts';
 import { StasisError, asStasisError } from '../../core/errors.ts';
 import { removeTree } from '../../host/files.ts';
 import { budgetExceeded } from '../../host/guard.ts';
+import { readMountinfo } from '../../host/mountinfo.ts';
 import { networkOf } from '../../host/packet-filter.ts';
 import { processRuns } from '../../host/proc.ts';
 import { readDumpStats, readNetworkLock, saveImages, type MemoryLayers, type NetworkLockOfImages } from '../../image/criu/index.ts';
@@ -11,8 +12,8 @@ import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
 import { observe, type FidelityRecord } from '../../runtime/fidelity/index.ts';
 import type { CheckpointSummary, CheckpointWriter, Description } from '../../repository/types.ts';
-import { dump, readKernelState, remove, type KernelState } from '../../runtime/index.ts';
-import type { Container, DumpStats, Finding } from '../../runtime/types.ts';
+import { dump, readKernelState, remove, volumeMount, type KernelState } from '../../runtime/index.ts';
+import type { Container, DumpStats, Finding, VolumeMount } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import { expectLock, releaseLock, settleLock } from '../network-locks.ts';
 import type { Operation } from '../operation.ts';
@@ -85,6 +86,7 @@ export class CheckpointInProgress implements AsyncDisposable {
   #images: CriuImageSummary | undefined;
   #kernel: KernelState | undefined;
   #fidelity: FidelityRecord | undefined;
+  #volumeMounts: ReadonlyMap<string, VolumeMount> = new Map();
   #networkLock: NetworkLockOfImages | undefined;
   #decided = false;
   #stats: DumpStats | undefined;
@@ -119,6 +121,8 @@ export class CheckpointInProgress implements AsyncDisposable {
     return this.#kernel;
   }
   get fidelity(): FidelityRecord | undefined { return this.#fidelity; }
+  /** By destination. */
+  get volumeMounts(): ReadonlyMap<string, VolumeMount> { return this.#volumeMounts; }
 
   get images(): CriuImageSummary {
     invariant(this.#images !== undefined, 'images are known after seal');
@@ -160,6 +164,16 @@ export class CheckpointInProgress implements AsyncDisposable {
     const { container, frozen, network } = this.#parts;
     this.#kernel = { ...readKernelState(container, frozen.pids()), ...(network === undefined ? {} : { network }) };
     this.#fidelity = observe(this.container.pid);
+    this.#volumeMounts = this.#readVolumeMounts();
+  }
+
+  #readVolumeMounts(): Map<string, VolumeMount> {
+    const volumes = this.trees.filter(({ destination }) => destination !== '/');
+    const mounts = volumes.length === 0 ? [] : readMountinfo(this.container.pid);
+    return new Map(volumes.flatMap(({ destination }) => {
+      const found = volumeMount(mounts, destination);
+      return found === undefined ? [] : [[destination, found] as const];
+    }));
   }
 
   async dump(signal: AbortSignal): Promise<void> {

@@ -103,7 +103,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const how = { signal, threads: agent.treeThreads, onBytes: (count: number): void => operation.addBytes(count) };
     const bundle = await openBundle({
       given: plan.request.bundle, directory: directories.container, id: plan.id, spec: roomForRestore(saved.spec, saved.kernel?.limits), rootfs: saved.rootfs.layout,
-      volumes: saved.volumes.map(({ destination, fstype }) => ({ destination, fstype })),
+      volumes: saved.volumes,
     });
     this.#bundle = bundle;
     undo.defer(() => bundle.remove());

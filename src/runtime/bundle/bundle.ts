@@ -4,12 +4,12 @@ import { join } from 'node:path';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import type { ContainerId } from '../../core/ids.ts';
 import { removeTree } from '../../host/files.ts';
-import { MS_NODEV, MS_NOSUID, mount } from '../../host/libc.ts';
 import { mountOverlay, type OverlayMount } from '../../host/overlay.ts';
 import { removeTreeAndMounts, unmountBelow } from '../../host/unmount.ts';
 import { isBindMount, readSpec, rootPath } from '../spec.ts';
 import { printable } from '../text.ts';
 import type { OciSpec, Rootfs } from '../types.ts';
+import { makeMemoryVolume, type MemoryVolume } from './memory-volume.ts';
 import { makeProvidedFiles, replaceableFiles } from './provided-files.ts';
 import { requireLayers, requireMounts, requireNamespaces, requireSources } from './requirements.ts';
 import { CRIU_CONFIG_ANNOTATION, CRIU_CONFIG_FILE, CRIU_CONFIG_TEXT, restoreSpec } from './restore-spec.ts';
@@ -22,7 +22,7 @@ export interface BundleRequest {
   readonly spec: OciSpec;
   readonly rootfs: Rootfs;
   /** Saved contents of mounts in memory, in the order in which `Bundle.volumes` answers. */
-  readonly volumes: readonly { readonly destination: string; readonly fstype: string }[];
+  readonly volumes: readonly MemoryVolume[];
 }
 
 export interface Bundle {
@@ -71,7 +71,7 @@ async function rebuildBundle({ directory, id, spec, rootfs, volumes }: BundleReq
   clear(directory);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   try {
-    const targets = volumes.map((_, index) => memoryVolume(join(directory, 'volumes', String(index)), spec));
+    const targets = volumes.map((volume, index) => makeMemoryVolume(join(directory, 'volumes', String(index)), volume, spec));
     const root = rootfs.kind === 'overlay' ? join(directory, 'rootfs') : rootfs.path;
     const sources = new Map([...makeProvidedFiles(join(directory, 'provided'), provided, spec), ...volumes.map(({ destination }, index) => [destination, targets[index]!] as const)]);
     const overlay = rootfs.kind === 'overlay' ? prepareOverlay(directory, rootfs) : undefined;
@@ -86,14 +86,6 @@ async function rebuildBundle({ directory, id, spec, rootfs, volumes }: BundleReq
     await removeBundle(directory);
     throw error;
   }
-}
-
-function memoryVolume(target: string, spec: OciSpec): string {
-  mkdirSync(target, { recursive: true, mode: 0o700 });
-  // In a user namespace the kernel takes no option away that a mount has outside; the directory above is root's alone.
-  const mapped = spec.linux?.namespaces?.some(({ type }) => type === 'user') ?? false;
-  mount('stasis', target, 'tmpfs', mapped ? 0 : MS_NOSUID | MS_NODEV, 'mode=1777');
-  return target;
 }
 
 function prepareOverlay(directory: string, rootfs: Rootfs & { kind: 'overlay' }): { upper: string; mount: () => void } {

@@ -34,11 +34,6 @@ function part({ fsType, root }: Mount): string | undefined {
   return ['proc', 'sysfs', 'devpts', 'mqueue'].includes(fsType) ? root : undefined;
 }
 
-/** /dev/shm is often a volume, which a restore makes anew without the limit of its size. */
-function asked({ mountPoint }: Mount, option: string): boolean {
-  return !UNASKED.test(option) && !(mountPoint === '/dev/shm' && option.startsWith('size='));
-}
-
 export const MOUNT_ATTRIBUTES: readonly MountAttribute[] = [
   { name: 'mount', meaning: 'file system at a mount point', keeper: 'kept', read: (mount) => (isMask(mount) ? 'mask' : mount.fsType) },
   { name: 'mount-options', meaning: 'ro, nosuid, nodev, noexec and the like of a mount', keeper: 'kept', read: (mount) => (isMask(mount) ? undefined : options(mount)) },
@@ -47,7 +42,7 @@ export const MOUNT_ATTRIBUTES: readonly MountAttribute[] = [
   { name: 'mount-times', meaning: 'whether a mount notes times of access', keeper: 'put-back', read: (mount) => mount.options.filter((option) => TIMES.test(option)).sort().join(',') },
   { name: 'mount-propagation', meaning: 'whether mounts are passed on', keeper: 'kept', read: propagation },
   { name: 'mount-part', meaning: 'which part of /proc, /sys and the like it shows', keeper: 'kept', read: part },
-  { name: 'file-system-options', meaning: 'options of proc, sysfs, tmpfs, devpts, mqueue and cgroup file systems', keeper: 'kept', read: (mount) => (VIRTUAL.has(mount.fsType) && !isMask(mount) ? mount.superOptions.filter((option) => asked(mount, option)).sort().join(',') : undefined) },
+  { name: 'file-system-options', meaning: 'options of proc, sysfs, tmpfs, devpts, mqueue and cgroup file systems', keeper: 'kept', read: (mount) => (VIRTUAL.has(mount.fsType) && !isMask(mount) ? mount.superOptions.filter((option) => !UNASKED.test(option)).sort().join(',') : undefined) },
 ];
 
 /** Mounts that lie on one another are told apart by a number, from the lowest. */
