@@ -30,3 +30,19 @@ void test('a process, a thread or a mount too many or too few is found', () => {
     assert.deepEqual(compare(more, record), [{ attribute, subject: 'another', was: 'there', is: undefined }]);
   }
 });
+
+void test('who shares a namespace counts, not in which order the namespaces were seen', () => {
+  const tasks = ['1', '2', '3', '4'];
+  const record = (values: string): FidelityRecord => ({
+    version: 1, tasks, threads: [], mounts: [], attributes: { 'namespace-mnt': { usual: '', others: Object.fromEntries(tasks.map((task, index) => [task, values.split(' ')[index] ?? ''])) } },
+  });
+  const differs = (was: string, is: string): string[] => compare(record(was), record(is)).map(({ subject }) => subject);
+  assert.deepEqual(differs('a b c b', 'a c b c'), []);
+  assert.deepEqual(differs('node b c b', 'a b c b'), []);
+  assert.deepEqual(differs('a b c b', 'a b c c'), ['4']);
+  assert.deepEqual(differs('a b b b', 'a b c b'), ['3']);
+  assert.deepEqual(differs('a b c b', 'a b b b'), ['3']);
+  assert.deepEqual(differs('a b a b', 'a a a a'), ['2', '4']);
+  assert.deepEqual(differs('a b a b', 'a node a b'), ['2']);
+  assert.deepEqual(differs('a b', 'a '), ['2']);
+});

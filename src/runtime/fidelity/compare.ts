@@ -24,6 +24,27 @@ function missing(was: readonly string[], is: readonly string[], attribute: strin
   ];
 }
 
+const namespaces: ReadonlySet<string> = new Set(NAMESPACES.map((name) => `namespace-${name}`));
+
+/**
+ * Letters only say which tasks share a namespace, and criu makes the tasks in another order: any letter may stand for any
+ * other, always for the same one.
+ */
+class Letters {
+  readonly #there = new Map<string, string>();
+  readonly #back = new Map<string, string>();
+
+  same(before: string | undefined, after: string | undefined): boolean {
+    // A namespace of its own instead of one of the node's: it sees less, not more.
+    if (before === 'node') return true;
+    if (!before || !after || after === 'node') return before === after;
+    if ((this.#there.get(before) ?? after) !== after || (this.#back.get(after) ?? before) !== before) return false;
+    this.#there.set(before, after);
+    this.#back.set(after, before);
+    return true;
+  }
+}
+
 /**
  * What differs, at most 200, in the order of the table. Attributes that one of the two has not read (an older record, another
  * kernel) are passed over. A namespace of its own instead of one of the node's is no difference: it sees less, not more.
@@ -40,10 +61,11 @@ export function compare(was: FidelityRecord, is: FidelityRecord): Difference[] {
   const mounts = common(was.mounts, is.mounts);
   for (const { name } of ATTRIBUTES) {
     if (was.attributes[name] === undefined || is.attributes[name] === undefined) continue;
+    const letters = namespaces.has(name) ? new Letters() : undefined;
     const subjects = ofMounts.has(name) ? mounts : threaded.has(name) ? [...tasks, ...threads] : tasks;
     for (const subject of subjects) {
       const [before, after] = [valueOf(was, name, subject), valueOf(is, name, subject)];
-      if (before === after || (before === 'node' && NAMESPACES.some((namespace) => name === `namespace-${namespace}`))) continue;
+      if (letters === undefined ? before === after : letters.same(before, after)) continue;
       differences.push({ attribute: name, subject, was: before, is: after });
     }
   }
