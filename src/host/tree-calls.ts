@@ -140,12 +140,18 @@ export function openPrivateView(path: Path, { writable }: { writable: boolean })
   throw error;
 }
 
+/** Types of directory entries: DT_UNKNOWN, DT_CHR, DT_DIR, DT_BLK of dirent.h. */
+export const ENTRY = { unknown: 0, character: 2, directory: 4, block: 6 } as const;
+
 /** Reads directories. One object per thread; it owns the buffer that the names lie in. */
 export class DirectoryScanner {
   readonly #buffer = Buffer.alloc(256 * 1024);
 
-  /** Calls `visit` with each name but "." and "..": NUL-terminated, `length` bytes before the NUL, valid during the call only. */
-  scan(dirfd: number, visit: (name: Buffer, length: number) => void): void {
+  /**
+   * Calls `visit` with each name but "." and "..": NUL-terminated, `length` bytes before the NUL, valid during the call only.
+   * `type`: see {@link ENTRY}; 0 where the file system does not tell.
+   */
+  scan(dirfd: number, visit: (name: Buffer, length: number, type: number) => void): void {
     const buffer = this.#buffer;
     for (;;) {
       const used = check(raw.getdents64(dirfd, buffer, buffer.length) as number, 'getdents64');
@@ -158,7 +164,7 @@ export class DirectoryScanner {
         while (buffer[end] !== 0) end += 1;
         const length = end - start;
         const dots = buffer[start] === 0x2e && (length === 1 || (length === 2 && buffer[start + 1] === 0x2e));
-        if (!dots) visit(buffer.subarray(start, end + 1), length);
+        if (!dots) visit(buffer.subarray(start, end + 1), length, buffer[start - 1] as number);
       }
     }
   }

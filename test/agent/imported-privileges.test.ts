@@ -87,6 +87,7 @@ const filter = (...instructions: readonly (readonly [code: number, yes: number, 
 };
 const ALLOW = 0x7fff0000;
 const unpacked = (...members: readonly Buffer[]) => (_: string, images: string): void => writeFileSync(join(images, 'tmpfs-dev-999.tar.gz.img'), gzipSync(tar(...members)));
+const nodes = (...members: readonly Buffer[]) => (archive: string): void => writeFileSync(join(archive, 'rootfs-diff.tar'), tar(...members));
 const add = (name: string, bytes: Buffer) => (_: string, images: string): void => writeFileSync(join(images, name), bytes);
 const fown = encode([[1, 0n], [2, 0n], [3, 0n], [4, 0n], [5, 0n]]);
 /** An open file more, as descriptor 9 of the first process. */
@@ -201,6 +202,7 @@ const attacks: Record<string, Attack> = {
 
   'CVE-2026-53492: a disk among the files of /dev': { change: unpacked(member({ name: './vda', type: '4', device: [254, 0] })), reason: /tmpfs-dev-999\.tar\.gz\.img has the device b 254:0/ },
   'the memory of the node among the files of /dev': { change: unpacked(member({ name: './mem', type: '3', device: [1, 1] })), reason: /has the device c 1:1/ },
+  'a disk among the files of the root file system': { change: nodes(member({ name: 'srv/', type: '5', mode: 0o755 }), member({ name: 'srv/vda', type: '4', device: [254, 0] }), member({ name: 'srv/null', type: '3', device: [1, 3] })), bundle: ({ linux }) => { linux.resources.devices = [{ allow: true, access: 'rwm' }]; }, reason: /device nodes that the bundle does not grant: \/srv\/vda \(b 254:0\)$/ },
   'a deleted file that is a disk': { change: add('ghost-file-1.img', makeImage(Buffer.from(imageHeader('ghost')), [[1, 0n], [2, 0n], [3, 0o60600n], [6, BigInt(254 << 8)]])), reason: /ghost-file-1\.img has the device b 254:0/ },
   'containerd 13947: a file of /dev that leads out': { change: unpacked(member({ name: '../../outside/x', body: 'x' })), code: 'PATH_ESCAPES', reason: /leads out/ },
   'determined-ai 10269: a file of /dev through a symlink': { change: unpacked(member({ name: './way', type: '2', link: '../../..' }), member({ name: './way/x', body: 'x' })), code: 'PATH_ESCAPES', reason: /a path through a symlink/ },

@@ -2,8 +2,10 @@
  * Images of a stranger's may only bring back what the operator's bundle grants: CRIU itself would give the processes
  * whatever capabilities, mounts, devices and namespaces the images name.
  */
+import { allowsDevice, deviceName } from '../../core/devices.ts';
 import { StasisError } from '../../core/errors.ts';
 import type { Admitted, IdMapping, ImagePrivileges, NamespaceName } from '../../image/criu/index.ts';
+import { DEFAULT_DEVICES, madeDevices } from '../../runtime/index.ts';
 import type { OciSpec } from '../../runtime/types.ts';
 import { credentialReasons } from './granted-credentials.ts';
 import { mountReasons } from './granted-mounts.ts';
@@ -45,21 +47,7 @@ function within({ inside, outside, count }: IdMapping, { containerID, hostID, si
   return inside >= containerID && inside + count <= containerID + size && outside - inside === hostID - containerID;
 }
 
-/** Of every container (OCI runtime specification, "default devices"): null, zero, full, random, urandom, tty, console, ptmx, and ends of terminals. */
-const defaultDevices = new Set(['c 1:3', 'c 1:5', 'c 1:7', 'c 1:8', 'c 1:9', 'c 5:0', 'c 5:1', 'c 5:2']);
-const TERMINALS = [136, 143] as const;
-
-interface OciDevice {
-  readonly type: string;
-  readonly major?: number;
-  readonly minor?: number;
-}
-
-function* devices(images: ImagePrivileges, { linux }: OciSpec): Generator<string> {
-  const granted = new Set(((linux?.['devices'] ?? []) as readonly OciDevice[]).map(({ type, major, minor }) => `${type === 'u' ? 'c' : type} ${major}:${minor}`));
-  for (const { image, kind, major, minor } of images.devices) {
-    const name = `${kind === 'block' ? 'b' : 'c'} ${major}:${minor}`;
-    const terminal = kind === 'character' && major >= TERMINALS[0] && major <= TERMINALS[1];
-    if (!terminal && !defaultDevices.has(name) && !granted.has(name)) yield `${image} has the device ${name}`;
-  }
+function* devices(images: ImagePrivileges, bundle: OciSpec): Generator<string> {
+  const granted = [...madeDevices(bundle), ...DEFAULT_DEVICES];
+  for (const { image, ...device } of images.devices) if (!allowsDevice(granted, device)) yield `${image} has the device ${deviceName(device)}`;
 }

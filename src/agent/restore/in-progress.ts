@@ -9,7 +9,7 @@ import type { OperationId } from '../../core/ids.ts';
 import { loadImages, readNetworkLock, type NetworkLockOfImages } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
-import { criuConfig, findContainer, freezerOf, openBundle, prepareNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
+import { criuConfig, findContainer, freezerOf, nodeRules, nodeRulesForStrangers, openBundle, printable, prepareNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
 import type { Bundle, KernelState } from '../../runtime/index.ts';
 import type { Container, Finding, OciSpec } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
@@ -22,6 +22,7 @@ import { requirePlaces, requireSame } from './fidelity.ts';
 import { Filling } from './filling.ts';
 import { keepGate } from './gate.ts';
 import { requireBack } from '../put-back.ts';
+import { requireGrantedNodes } from './granted-nodes.ts';
 import { admitImported } from './imported.ts';
 import { requireRealPaths } from './real-paths.ts';
 import { openLogDirectory } from '../operation-logs.ts';
@@ -69,6 +70,7 @@ export class RestoreInProgress implements AsyncDisposable {
   #filled: Disposable | undefined;
   /** Differences that were let pass. */
   #findings: readonly Finding[] = [];
+  readonly #leftOut: Finding[] = [];
 
   private constructor(parts: Parts) {
     this.#parts = parts;
@@ -100,24 +102,32 @@ export class RestoreInProgress implements AsyncDisposable {
     const { agent, plan, directories, operation, undo } = this.#parts;
     const { reader, saved } = plan;
     const examined = await this.#examineImported(signal);
-    const how = { signal, threads: agent.treeThreads, onBytes: (count: number): void => operation.addBytes(count) };
     const bundle = await openBundle({
       given: plan.request.bundle, directory: directories.container, id: plan.id, spec: roomForRestore(saved.spec, saved.kernel?.limits), rootfs: saved.rootfs.layout,
       volumes: saved.volumes,
     });
     this.#bundle = bundle;
     undo.defer(() => bundle.remove());
+    const spec = await readSpec(bundle.directory);
+    const how = { signal, threads: agent.treeThreads, onBytes: (count: number): void => operation.addBytes(count), devices: examined === undefined ? nodeRules(spec) : nodeRulesForStrangers(spec) };
     if (saved.rootfs.saved) {
-      if (bundle.upper !== undefined) await loadTree(reader, saved.rootfs.prefix, bundle.upper, how);
-      else await loadTreeMerged(reader, saved.rootfs.prefix, bundle.rootfs, how);
+      if (bundle.upper !== undefined) this.#tell(await loadTree(reader, saved.rootfs.prefix, bundle.upper, how), '/');
+      else this.#tell(await loadTreeMerged(reader, saved.rootfs.prefix, bundle.rootfs, how), '/');
     }
     for (const [index, volume] of saved.volumes.entries()) {
       const target = bundle.volumes[index];
       if (target === undefined) throw new StasisError('RESTORE_INCOMPATIBLE', `the bundle has no mount for the saved volume ${volume.destination}`);
-      await loadTree(reader, volume.prefix, target, how);
+      this.#tell(await loadTree(reader, volume.prefix, target, how), volume.destination);
     }
     await bundle.mount();
     if (examined !== undefined) requireRealPaths(examined.paths, { rootfs: bundle.rootfs, mounts: examined.spec.mounts });
+  }
+
+  /** What was left out of a tree. */
+  #tell({ warnings }: { readonly warnings: readonly string[] }, destination: string): void {
+    this.#leftOut.push(...warnings.map((warning): Finding => ({
+      severity: 'warning', kind: 'left-out', message: `below ${printable(destination)}: ${warning}`, hint: 'let the program make it again; a device can be granted by the bundle (stasis restore --bundle) in linux.resources.devices, with access "m"',
+    })));
   }
 
   /** A stranger's images are looked at before anything of theirs is put anywhere. */
@@ -128,6 +138,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const spec = await readSpec(plan.request.bundle).catch((error: unknown) => {
       throw new StasisError('RESTORE_INCOMPATIBLE', `the bundle ${JSON.stringify(plan.request.bundle)} cannot be used: config.json: ${(error as Error).message}`, { cause: error, hint: 'give a directory with config.json and the root file system' });
     });
+    await requireGrantedNodes(plan, spec, signal);
     return { spec, paths: await admitImported(directories.images, spec, join(staging.directory, 'seccomp.bpf')) };
   }
 
@@ -230,7 +241,7 @@ export class RestoreInProgress implements AsyncDisposable {
     const filling = this.#filling;
     if (filling === undefined) {
       await this.#done();
-      return { container, findings: this.#findings, fill: undefined };
+      return { container, findings: [...this.#leftOut, ...this.#findings], fill: undefined };
     }
     const fill = startFill({
       agent, plan, container, filling, workingSet: this.#workingSet, principal: plan.request.by, reason: plan.request.reason,
@@ -241,7 +252,7 @@ export class RestoreInProgress implements AsyncDisposable {
         await this.#done();
       },
     });
-    return { container, findings: this.#findings, fill: { operation: fill.id, totalBytes: filling.totalBytes } };
+    return { container, findings: [...this.#leftOut, ...this.#findings], fill: { operation: fill.id, totalBytes: filling.totalBytes } };
   }
 
   async #done(): Promise<void> {

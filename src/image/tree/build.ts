@@ -4,6 +4,7 @@
  * Every call names one component below a descriptor of a directory that was reached without following any link.
  */
 import { constants } from 'node:fs';
+import { allowsDevice, deviceOf, isWhiteout } from '../../core/devices.ts';
 import { StasisError } from '../../core/errors.ts';
 import { linkat, makeDevice, mkdirat, mknodat, openat2, symlinkat } from '../../host/libc.ts';
 import { CONFINED, StatBuffer, XattrAccess, chmodAt, chownAt, closeFd, openConfined, statAt, truncate } from '../../host/tree-calls.ts';
@@ -13,7 +14,7 @@ import { plan } from './extraction-plan.ts';
 import { MAX_WARNINGS } from './limits.ts';
 import { IMPLICIT, mayRestore, overlayPrefix } from './overlay.ts';
 import type { CreateOptions, ExtractionPlan } from './port.ts';
-import { BLOCK, CHARACTER, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, WHITEOUT } from './table.ts';
+import { BLOCK, DIRECTORY, FIFO, FILE, SOCKET, SYMLINK, WHITEOUT } from './table.ts';
 
 export interface BuildOptions extends CreateOptions {
   readonly checkCancelled: () => void;
@@ -103,15 +104,19 @@ export class TreeBuilder {
 
   #createDevice(dirfd: number, entry: number, name: Buffer, kind: number): void {
     const { table } = this.#tree;
-    const [major, minor] = [table.a[entry] as number, table.b[entry] as number];
-    // 0/0 is the whiteout of an overlay inside this tree: it gives access to nothing.
-    const harmless = kind === CHARACTER && major === 0 && minor === 0;
-    if (!harmless && !this.#options.devices) {
-      this.#skipped.add(entry);
-      this.#warn(`${JSON.stringify(table.path(entry).toString())} is the ${kind === BLOCK ? 'block' : 'character'} device ${major}:${minor} and was left out: a device gives access to the node`);
-      return;
+    const device = deviceOf(kind === BLOCK, table.a[entry] as number, table.b[entry] as number);
+    const what = `${JSON.stringify(table.path(entry).toString())}, the ${device.kind} device ${device.major}:${device.minor}, was left out`;
+    try {
+      if (isWhiteout(device) || allowsDevice(this.#options.devices, device)) {
+        mknodat(dirfd, name, (kind === BLOCK ? constants.S_IFBLK : constants.S_IFCHR) | 0o600, makeDevice(device.major, device.minor));
+        return;
+      }
+      this.#warn(`${what}: the container may not have it`);
+    } catch (error) {
+      if ((error as { code?: string }).code !== 'EPERM') throw error;
+      this.#warn(`${what}: the agent may not make it (CAP_MKNOD, or it runs in a user namespace)`);
     }
-    mknodat(dirfd, name, (kind === BLOCK ? constants.S_IFBLK : constants.S_IFCHR) | 0o600, makeDevice(major, minor));
+    this.#skipped.add(entry);
   }
 
   /** After the data has been written. */

@@ -1,5 +1,6 @@
 /** Brings a tree of files back: into an empty directory, or over what is there through the merged view of an overlay. */
 import { constants, readdirSync, writeSync } from 'node:fs';
+import type { DeviceRule } from '../../core/devices.ts';
 import { StasisError } from '../../core/errors.ts';
 import { KiB } from '../../core/units.ts';
 import { closeFd, openConfined } from '../../host/tree-calls.ts';
@@ -18,8 +19,8 @@ export interface LoadTreeOptions {
   readonly threads?: TreeThreads;
   readonly signal: AbortSignal | undefined;
   readonly onBytes?: (count: number) => void;
-  /** Make device nodes too. They give access to the node: only where the live container may have them. */
-  readonly devices?: boolean;
+  /** Which device nodes are made; none unless told. They give access to the node: only those that the container may have. */
+  readonly devices?: readonly DeviceRule[];
   /** The overlay will be mounted with userxattr: its marks are user.overlay.*. */
   readonly userxattr?: boolean;
 }
@@ -60,7 +61,7 @@ async function load(reader: CheckpointReader, prefix: string, directory: string,
     await using worker = new TreeWorker({ role: 'load', prefix }, options.threads);
     const { kind, entries, files, dataBytes } = await decode(worker, reader, prefix, signal);
     const zeroRuns = zeroRunsOf(reader, `${prefix}data`);
-    const plan = await worker.call('create', { root, merge, devices: options.devices ?? false, userxattr: options.userxattr ?? false, zeroRuns }, { signal });
+    const plan = await worker.call('create', { root, merge, devices: options.devices ?? [], userxattr: options.userxattr ?? false, zeroRuns }, { signal });
     await extract(reader, `${prefix}data`, root, plan, options);
     const { warnings } = await worker.call('complete', undefined, { signal });
     return { kind, entries, files, dataBytes, warnings };

@@ -1,4 +1,5 @@
 /** What the main thread and the worker of a tree say to each other. */
+import type { DeviceRule } from '../../core/devices.ts';
 import type { Origin } from './memory.ts';
 import type { PlannedPiece } from './planner.ts';
 import type { TreeKind } from './table.ts';
@@ -73,7 +74,8 @@ export interface CreateOptions {
   readonly root: number;
   /** Through the merged view of an overlay, over what is there. */
   readonly merge: boolean;
-  readonly devices: boolean;
+  /** Which device nodes are made. */
+  readonly devices: readonly DeviceRule[];
   readonly userxattr: boolean;
   /** Runs of zeros in the data blob, which nobody delivers: offset, length, … */
   readonly zeroRuns: Float64Array;

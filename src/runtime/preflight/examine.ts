@@ -5,6 +5,7 @@ import { processAlive, readNamespaces } from '../../host/proc.ts';
 import type { CheckpointFlags, Container, Finding, Toolchain, Verdict } from '../types.ts';
 import { collect } from './collect.ts';
 import { checkAnonymousInodes, checkDeletedFiles, checkDevices, checkForeignFiles, checkPipes, checkTerminals } from './descriptor-checks.ts';
+import { checkDeviceNodes } from './device-node-checks.ts';
 import { checkEpolls } from './epoll-checks.ts';
 import { checkBpfMaps, checkHiddenFiles, checkMessageQueues, checkNamespaceFiles, checkPacketPipes, checkPidfds, checkSecretMemory, checkTunDevices } from './file-checks.ts';
 import { fatal, type Check, type Scene } from './findings.ts';
@@ -69,6 +70,6 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
     return verdict([fatal('status', 'the container has ended', 'only a running container can be checkpointed')], nothing);
   }
   const watched = await checkWatches(scene, options.signal);
-  const findings = [...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene)];
+  const findings = [...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene), ...await checkDeviceNodes(scene, options.signal)];
   return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts), shape: shapeOfScene(scene), watched: watched.paths });
 }

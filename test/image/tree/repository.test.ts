@@ -89,14 +89,14 @@ void describe('a tree in the real repository', () => {
     assert.ok(saved.supersededBytes > 0);
     const target = mkdtempSync(join(base, 'target-'));
     let bytes = 0;
-    await loadTree(reader, 'volumes/0/', target, { signal, devices: true, onBytes: (count) => (bytes += count) });
+    await loadTree(reader, 'volumes/0/', target, { signal, devices: [{ allow: true }], onBytes: (count) => (bytes += count) });
     assert.deepEqual([...snapshot(target)], [...snapshot(root)]);
     assert.ok(bytes > 0);
     const entries = [];
     for await (const entry of readTreeIndex(reader, 'volumes/0/', { signal })) entries.push(entry);
     assert.equal(entries.length, saved.entries);
     // Once more over itself, through what could be a merged view.
-    await loadTreeMerged(reader, 'volumes/0/', target, { signal, devices: true });
+    await loadTreeMerged(reader, 'volumes/0/', target, { signal, devices: [{ allow: true }] });
     assert.deepEqual([...snapshot(target)], [...snapshot(root)]);
   });
 
