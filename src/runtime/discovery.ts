@@ -5,7 +5,7 @@ import { StasisError, errnoCode } from '../core/errors.ts';
 import { parseContainerId, type ContainerId } from '../core/ids.ts';
 import { Freezer } from '../host/cgroup.ts';
 import { readMountinfo, type Mount } from '../host/mountinfo.ts';
-import { processAlive } from '../host/proc.ts';
+import { processAlive, readProcLink } from '../host/proc.ts';
 import { findFreezer } from './cgroup.ts';
 import { identify, managerOf, qualifiedName } from './naming.ts';
 import { readRootfs } from './rootfs.ts';
@@ -95,6 +95,7 @@ async function load({ at, id }: Found, roots: readonly RuntimeRoot[], mounts: re
     pid: alive ? state.pid : 0, pidStart: alive ? state.pidStart : 0, bundle: state.bundle, createdMs: state.createdMs, spec, manager,
     ...(await identify(id, manager, spec, state.bundle)), freezer,
     rootfs: alive ? readRootfs(state.pid, root) : { kind: 'plain', path: root },
+    ...(alive ? { standard: [0, 1, 2].map((fd) => readProcLink(state.pid, `fd/${fd}`) ?? '') } : {}),
   };
 }
 

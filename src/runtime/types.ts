@@ -51,6 +51,8 @@ export interface Container {
   /** Absolute directory of the container's cgroup on this node: in the v1 freezer hierarchy, or in the v2 one. */
   readonly freezer: { readonly version: 1 | 2; readonly directory: string } | undefined;
   readonly rootfs: Rootfs;
+  /** What its standard descriptors 0, 1 and 2 were when it was looked at, as /proc names them. */
+  readonly standard?: readonly string[];
 }
 
 /** How the container's root file system is made, read from its own mountinfo. */

@@ -40,7 +40,7 @@ before(async () => {
 });
 
 after(async () => {
-  removeImage();
+  await removeImage();
   await agent?.stop();
   bundle?.remove();
   await removeHome(home);

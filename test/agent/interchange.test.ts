@@ -33,7 +33,7 @@ before(async () => {
 });
 
 after(async () => {
-  removeImage();
+  await removeImage();
   await agent?.stop();
   await removeHome(home);
   rmSync(EXPORTS, { recursive: true, force: true });

@@ -9,6 +9,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { Freezer } from '../../src/host/cgroup.ts';
 import { isStasisError } from '../../src/core/errors.ts';
 import { agentProgram, assertClean, atFailpoint, checkpoint, makeHome, removeHome, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { removeCgroups } from '../support/cgroups.ts';
 import { startContainer, type TestContainer } from '../support/containers.ts';
 import { assertUntouched, findSession, killIfThere, startVictim } from '../support/victim.ts';
 
@@ -83,17 +84,20 @@ void describe('nobody stays frozen', () => {
   }
 
   void it('a failed checkpoint thaws a container whatever its cgroup is called', async () => {
-    const agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: 'checkpoint.dump=fail' });
     try {
       for (const name of ['my pod', 'tab\there\\040', '-n) (x FROZEN']) {
+        // A failpoint strikes once: each name has an agent of its own.
+        const agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: 'checkpoint.dump=fail' });
         const freezer = await start('never-named', `/never/${name}`);
-        await assert.rejects(checkpoint(agent, 'never-named', { leaveRunning: true }));
+        await assert.rejects(checkpoint(agent, 'never-named', { leaveRunning: true }), { code: 'INTERNAL' }, name);
         assert.equal(freezer.closed(), false, name);
         await running!.stop();
+        running = undefined;
+        await assertClean(agent);
+        await agent.stop();
       }
-      await assertClean(agent);
     } finally {
-      await agent.stop();
+      await removeCgroups('never');
     }
   });
 

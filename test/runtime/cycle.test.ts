@@ -47,7 +47,10 @@ async function bringBack(from: Container, images: string, id: string, tools: Too
   const restored = await restore({
     at: from.at, id: parseContainerId(id), bundle: bundle.directory, imageDir: images, workDir: at.work, criuConfig: at.config, operationId: `restore-${id}`, pidFile: join(directory, 'pid'),
     flags: { ...flags, tcpClose: false }, stdout: out, stderr: err,
-  }, tools, { signal: undefined, timeoutMs: 30_000 });
+  }, tools, { signal: undefined, timeoutMs: 30_000 }).catch(async (error: unknown) => {
+    await bundle.remove();
+    throw error;
+  });
   const container = await findContainer(roots, id, { signal: undefined });
   assert.equal(container.pid, restored.pid);
   assert.equal(container.pidStart, restored.pidStart);
@@ -66,8 +69,19 @@ function pumps(file: string): number[] {
   });
 }
 
-async function cycle(runtime: RuntimeName, options: { stdin: 'null' | 'pipe'; stderr: 'pipe' | 'same' }, tools: Toolchain): Promise<void> {
-  const script = 'i=0; while :; do i=$((i+1)); echo $i; echo e$i >&2; sleep 0.02; done';
+const COUNT = 'i=0; while :; do i=$((i+1)); echo $i; echo e$i >&2; sleep 0.02; done';
+/** After /redirect is there as COUNT is in the middle of its second echo: one stream on both descriptors, the other on a third. */
+const REDIRECTED = 'exec 9>&1; i=0; while :; do if [ -e /redirect ]; then exec 1>&2; fi; i=$((i+1)); echo $i >&9; echo e$i >&2; sleep 0.02; done';
+const SILENCED = 'exec 9>&1 1>/dev/null; i=0; while :; do i=$((i+1)); echo $i >&9; echo e$i >&2; sleep 0.02; done';
+
+interface CycleOptions {
+  readonly stdin: 'null' | 'pipe';
+  readonly stderr: 'pipe' | 'same';
+  readonly script?: string;
+}
+
+async function cycle(runtime: RuntimeName, options: CycleOptions, tools: Toolchain): Promise<void> {
+  const script = options.script ?? COUNT;
   const cleanup: (() => Promise<unknown>)[] = [];
   try {
     const first: TestContainer = await startContainer({ runtime, id: `cycle-${runtime}`, args: ['/bin/sh', '-c', script], ...options });
@@ -76,7 +90,11 @@ async function cycle(runtime: RuntimeName, options: { stdin: 'null' | 'pipe'; st
     let from = await first.inspect();
     let last = 0;
     let lastFile = first.outputFile;
-    for (const round of [1, 2]) {
+    if (script === REDIRECTED) {
+      writeFileSync(`/proc/${from.pid}/root/redirect`, '');
+      await until(() => readlinkSync(`/proc/${from.pid}/fd/1`) === readlinkSync(`/proc/${from.pid}/fd/2`));
+    }
+    for (const round of script === REDIRECTED ? [1] : [1, 2]) {
       const images = await checkpoint(from, `${runtime}-${round}`, tools);
       assert.equal(existsSync(join(from.at.root, from.id)), false, 'the runtime has removed the container');
       last = Math.max(...numbers(readFileSync(lastFile, 'utf8')));
@@ -94,7 +112,7 @@ async function cycle(runtime: RuntimeName, options: { stdin: 'null' | 'pipe'; st
       } else {
         assert.match(text, /e\d/);
       }
-      for (const fd of options.stdin === 'pipe' ? [0, 1, 2] : [1, 2]) assert.match(readlinkSync(`/proc/${restored.container.pid}/fd/${fd}`), /^pipe:/);
+      for (const fd of script === SILENCED ? [2, 9] : options.stdin === 'pipe' ? [0, 1, 2] : [1, 2]) assert.match(readlinkSync(`/proc/${restored.container.pid}/fd/${fd}`), /^pipe:/);
       assert.equal(pumps(restored.out).length, 1);
       for (const pid of pumps(restored.out)) {
         assert.equal(readStat(pid)?.session, pid, 'the pump has a session of its own');
@@ -127,6 +145,11 @@ describe('checkpoint and restore, twice over', () => {
   it('runc, stdin a pipe, stderr together with stdout', () => cycle('runc', { stdin: 'pipe', stderr: 'same' }, tools));
   it('crun, stdout and stderr apart', () => cycle('crun', { stdin: 'null', stderr: 'pipe' }, tools));
   it('crun, stdin a pipe, stderr together with stdout', () => cycle('crun', { stdin: 'pipe', stderr: 'same' }, tools));
+
+  for (const runtime of ['runc', 'crun'] as const) {
+    it(`${runtime}, saved while standard output is sent to standard error`, () => cycle(runtime, { stdin: 'null', stderr: 'pipe', script: REDIRECTED }, tools));
+    it(`${runtime}, saved while standard output goes to a file`, () => cycle(runtime, { stdin: 'null', stderr: 'pipe', script: SILENCED }, tools));
+  }
 
   it('keeps an empty stdin open when nothing else is a pipe, until the container ends', async () => {
     const first = await startContainer({ runtime: 'runc', id: 'cycle-stdin', stdin: 'pipe', stdout: 'null', stderr: 'null', args: ['/bin/sh', '-c', 'read line; echo end of input > /tmp/end; sleep 1000'] });

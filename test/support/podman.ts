@@ -1,13 +1,12 @@
 /** podman as tests use it: an image out of the box's own files, containers, bundles for what comes back, archives over the API. */
 import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
-import { chmodSync, cpSync, createReadStream, existsSync, mkdirSync, readFileSync, rmSync, rmdirSync, statSync, writeFileSync } from 'node:fs';
+import { chmodSync, cpSync, createReadStream, mkdirSync, readFileSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { cgroupTree } from '../../src/host/cgroup-walk.ts';
 import { MNT_DETACH, mount, umount } from '../../src/host/libc.ts';
-import { readMountinfo } from '../../src/host/mountinfo.ts';
 import type { ExportResult, ImportMessage, ImportResult } from '../../src/rpc/archives.ts';
 import type { TestAgent } from './agent.ts';
+import { removeCgroups } from './cgroups.ts';
 
 export const IMAGE = 'localhost/interchange:1';
 /** The files of the image, for bundles. */
@@ -23,23 +22,10 @@ export function makeImage(): void {
 }
 
 /** With its files, and what podman leaves of cgroups when its last container is gone: it makes a parent for all of them, and one for conmon. */
-export function removeImage(): void {
+export async function removeImage(): Promise<void> {
   run('podman', 'rmi', '--force', IMAGE);
   rmSync(IMAGE_DIRECTORY, { recursive: true, force: true });
-  const hierarchies = readMountinfo('self').filter(({ fsType, mountPoint }) => fsType.startsWith('cgroup') && mountPoint.startsWith('/sys/fs/cgroup'));
-  for (const { mountPoint } of hierarchies) for (const directory of cgroupTree(join(mountPoint, 'libpod_parent')).toReversed()) removeCgroup(directory.toString());
-}
-
-/** conmon ends a moment after its container. */
-function removeCgroup(directory: string): void {
-  for (let tries = 1; existsSync(directory); tries += 1) {
-    try {
-      rmdirSync(directory);
-    } catch (error) {
-      if (tries === 100) throw error;
-      run('sleep', '0.05');
-    }
-  }
+  await removeCgroups('libpod_parent');
 }
 
 /** Returns its id. */

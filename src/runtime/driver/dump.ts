@@ -3,12 +3,14 @@ import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { longTimer } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
+import { Freezer } from '../../host/cgroup.ts';
 import { readMountinfo } from '../../host/mountinfo.ts';
 import { processAlive } from '../../host/proc.ts';
 import { run } from '../../host/process.ts';
 import { RestoreGate } from '../../host/restore-gate.ts';
 import { criuUnnoticed, killSession } from '../../host/session.ts';
 import type { Version } from '../toolchain.ts';
+import { noteStandardPipes, readStandardPipes } from '../standard-pipes.ts';
 import type { DumpRequest, DumpResult, RuntimeRoot, Toolchain } from '../types.ts';
 import { checkpointArgs, mustLeaveRunning, runtimeLog } from './args.ts';
 import { externalsOfDump } from './external-mounts.ts';
@@ -114,6 +116,7 @@ export async function dump(request: DumpRequest, toolchain: Toolchain, options: 
     throw new StasisError('USAGE', 'crun cannot send memory to a page server', { hint: 'use the directory path for containers of crun' });
   }
   appendFileSync(request.criuConfig, externalsOfDump(container.spec, readMountinfo(container.pid)));
+  const pipes = readStandardPipes(container, () => (container.freezer === undefined ? [] : new Freezer(container.freezer).pids()));
   const criuLog = join(workDir, 'dump.log');
   const { status, stderr } = await runOperation(container.at.binary, checkpointArgs(request, version), request, options);
   if (status !== 0) {
@@ -122,5 +125,6 @@ export async function dump(request: DumpRequest, toolchain: Toolchain, options: 
     if (processAlive(container.pid, container.pidStart) || failure.code === 'HOST_UNSUPPORTED') throw failure;
     throw new StasisError('CONTAINER_EXITED', `container ${container.id} ended while it was dumped`, { cause: failure, hint: 'no checkpoint was made; start the container again', details: failure.details });
   }
+  noteStandardPipes(request.imageDir, pipes);
   return { statsPath: join(workDir, 'stats-dump'), logPath: criuLog, leftRunning: !flags.leaveRunning && mustLeaveRunning(container.at, version) };
 }

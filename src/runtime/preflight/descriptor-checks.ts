@@ -5,6 +5,7 @@ import { readMountinfo } from '../../host/mountinfo.ts';
 import { readProc } from '../../host/proc.ts';
 import { statLink, type StillStat } from '../../host/still-files.ts';
 import type { Finding } from '../types.ts';
+import { standardPipes } from '../standard-pipes.ts';
 import { descriptorInfo, descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
 import { isMessageQueue } from './file-checks.ts';
 import { printable } from '../text.ts';
@@ -139,18 +140,24 @@ function pipeEnd(process: ProcessView, fd: number): 'read' | 'write' | 'both' | 
   return Number.isNaN(flags) ? undefined : (['read', 'write', 'both'] as const)[flags & 3];
 }
 
-/** A pipe of which only one end is inside. Those on the standard descriptors of the first process are connected again. */
+/** A pipe of which only one end is inside. Those that the container was started with are connected again. */
 export function checkPipes(scene: Scene): Finding[] {
-  const init = scene.tree.processes[0];
-  const standard = new Set(init?.descriptors.filter(({ fd }) => fd <= 2).map(({ target }) => target));
   const ends = new Map<string, { process: ProcessView; fd: number; kinds: Set<string> }>();
-  for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('pipe:') && !standard.has(name))) {
+  for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('pipe:'))) {
     const end = pipeEnd(process, fd);
     const known = ends.get(target) ?? { process, fd, kinds: new Set() };
     if (end !== undefined) known.kinds.add(end);
     ends.set(target, known);
   }
-  return [...ends].filter(([, { kinds }]) => kinds.size === 1 && !kinds.has('both')).map(([target, { process, fd, kinds }]) => (
+  const isExternal = (target: string): boolean => ends.get(target)?.kinds.size === 1 && !ends.get(target)!.kinds.has('both');
+  const [init] = scene.tree.processes;
+  const inits = (fd: number): 'read' | 'write' | undefined => {
+    const end = init && pipeEnd(init, fd);
+    return end === 'both' ? undefined : end;
+  };
+  const standard = new Set(standardPipes({ descriptors: init?.descriptors ?? [], before: scene.container.standard ?? [], end: inits, isExternal }));
+  for (const { fd, target } of init?.descriptors ?? []) if (fd <= 2) standard.add(target);
+  return [...ends].filter(([target]) => isExternal(target) && !standard.has(target)).map(([target, { process, fd, kinds }]) => (
     warning('external-pipe', `the other end of ${who(process)}'s ${target}, descriptor ${fd}, is outside the container or closed`, kinds.has('read') ? 'after a restore it reads the end of input' : 'after a restore writing to it fails', process)
   ));
 }
