@@ -1,10 +1,11 @@
 import assert from 'node:assert/strict';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { runCommand } from '../../src/host/command.ts';
+import { readStat } from '../../src/host/proc.ts';
 
 const directory = mkdtempSync(join(tmpdir(), 'stasis-command-'));
 after(() => rmSync(directory, { recursive: true, force: true }));
@@ -13,7 +14,8 @@ const sh = (script: string, more: Partial<typeof limits> = {}, input = '') => ru
 
 async function gone(pid: number): Promise<boolean> {
   for (let waited = 0; waited < 2000; waited += 20) {
-    if (!existsSync(`/proc/${pid}`) || /^State:\s+Z/m.test(readFileSync(`/proc/${pid}/status`, 'utf8'))) return true;
+    const state = readStat(pid)?.state;
+    if (state === undefined || state === 'Z') return true;
     await delay(20);
   }
   return false;
