@@ -11,6 +11,7 @@ import { criuPids, endWhileHarmless, waitsToAttach } from '../../host/criu-end.t
 import type { Places } from '../../host/places.ts';
 import { processAlive, processRuns, readStatus } from '../../host/proc.ts';
 import { killSession, runsCriu } from '../../host/session.ts';
+import { makeStopsKnown } from '../../host/stop-signals.ts';
 import { SetAside, isStopped, stoppedOf } from '../../host/stopped-tasks.ts';
 import type { Container } from '../../runtime/types.ts';
 import type { Logger } from '../../telemetry/logger.ts';
@@ -29,10 +30,10 @@ export interface FrozenOptions {
 
 /** The freezer itself must act within this long; a container with a stuck task is left alone. */
 const FREEZE_TIMEOUT_MS = 5000;
-/** After a commit criu has this long to kill and collect the tasks before the guard would. */
 /** A process that is stopped or goes on at the very moment of the freeze is rare. */
 const STOPPED_TRIES = 20;
 const ATTACH_POLL_MS = 2;
+/** After a commit criu has this long to kill and collect the tasks before the guard would. */
 const DEATH_TIMEOUT_MS = 20_000;
 /** After a cancel: a good moment for criu to die is looked for so long. */
 const END_PATIENCE_MS = 5000;
@@ -95,6 +96,7 @@ export class FrozenContainer implements AsyncDisposable {
   }
 
   async freeze(signal: AbortSignal): Promise<void> {
+    if (!this.#wasPaused) await makeStopsKnown(stoppedOf(this.#freezer.pids()), signal);
     await this.#guard.start();
     this.#frozenAt = this.#options.clock.monotonic();
     if (!this.#wasPaused) {
