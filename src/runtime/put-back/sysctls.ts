@@ -19,8 +19,16 @@ function key(name: string): string {
   return name.includes('/') ? name : name.replaceAll('.', '/');
 }
 
-/** What differs from a new namespace, and what config.json asks for. */
+/** Which setting of an interface, and of which interface: "all" sets it for each of them. */
+function setting(path: string): { readonly name: string; readonly of: string } | undefined {
+  const [, family, of, name] = /^net\/(ipv[46]\/conf)\/([^/]+)\/(.+)$/.exec(path) ?? [];
+  return of === undefined ? undefined : { name: `${family} ${name}`, of };
+}
+
+/** What differs from a new namespace, or will when what differs is set, and what config.json asks for. */
 export function changedSysctls(now: ReadonlyMap<string, string>, fresh: ReadonlyMap<string, string>, spec: OciSpec): Sysctls {
   const asked = new Set(Object.keys((spec.linux?.['sysctl'] ?? {}) as Record<string, string>).map(key));
-  return Object.fromEntries([...now].filter(([path, value]) => fresh.get(path) !== value || asked.has(path)));
+  const changed = [...now].filter(([path, value]) => fresh.get(path) !== value || asked.has(path));
+  const ofAll = new Set(changed.flatMap(([path]) => (setting(path)?.of === 'all' ? setting(path)!.name : [])));
+  return Object.fromEntries([...now].filter(([path, value]) => fresh.get(path) !== value || asked.has(path) || ofAll.has(setting(path)?.name ?? '')));
 }
