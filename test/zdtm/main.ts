@@ -3,7 +3,7 @@ import { appendFileSync, existsSync, mkdirSync, readFileSync, rmSync } from 'nod
 import { dirname, join } from 'node:path';
 import { parseArgs } from 'node:util';
 import { repositoryRoot } from '../config/repository-root.ts';
-import { makeHome, removeHome, startAgent, type TestAgent } from '../support/agent.ts';
+import { makeHome, removeHome, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { summary, table, unexpected, type Run } from './report.ts';
 import { readList, title, type Combination, type Program, type Result } from './suite.ts';
 import { trial } from './trial.ts';
@@ -52,7 +52,18 @@ function earlier(file: string): Map<string, Result> {
   return new Map(lines.map((line) => JSON.parse(line) as Result).map((result) => [result.name, result]));
 }
 
-async function runAll(programs: readonly Program[], combination: Combination, agent: TestAgent): Promise<Run> {
+/** The agent of the run; another one when it has died, which fails the program that it was busy with. */
+function livingAgent(home: AgentHome): () => Promise<TestAgent> {
+  const start = async (): Promise<TestAgent> => {
+    const agent = await startAgent(home);
+    void agent.exited.then(() => { current = undefined; });
+    return agent;
+  };
+  let current: Promise<TestAgent> | undefined;
+  return async () => await (current ??= start());
+}
+
+async function runAll(programs: readonly Program[], combination: Combination, agent: () => Promise<TestAgent>): Promise<Run> {
   const file = resultsFile(combination);
   mkdirSync(dirname(file), { recursive: true });
   const results = earlier(file);
@@ -60,7 +71,7 @@ async function runAll(programs: readonly Program[], combination: Combination, ag
   const waiting = programs.filter(({ name }) => !results.has(name));
   const worker = async (): Promise<void> => {
     for (let program = waiting.shift(); program !== undefined; program = waiting.shift()) {
-      const result = await trial(program, { directory: values.programs, agent, combination });
+      const result = await trial(program, { directory: values.programs, agent: await agent(), combination });
       results.set(program.name, result);
       appendFileSync(file, `${JSON.stringify(result)}\n`);
       process.stdout.write(`${title(combination)}  ${result.name}  ${result.verdict}  ${result.seconds} s  ${result.detail}\n`);
@@ -75,9 +86,9 @@ const programs = readList(values.programs).filter(({ name, flags }) => (wanted.s
 const home = makeHome();
 const runs: Run[] = [];
 try {
-  const agent = await startAgent(home);
+  const agent = livingAgent(home);
   for (const combination of combinations()) runs.push(await runAll(programs, combination, agent));
-  await agent.stop();
+  await (await agent()).stop();
 } finally {
   await removeHome(home);
 }
