@@ -6,7 +6,7 @@
  * process (maps, environ, cmdline, smaps) can block behind a process in state D, so those are read
  * asynchronously, in a thread of the pool.
  */
-import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
+import { lstatSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { errnoCode } from '../core/errors.ts';
 
@@ -148,6 +148,14 @@ export function listDescriptors(pid: number, limit: number): Descriptor[] {
     const target = unlessGone(() => readlinkSync(`/proc/${pid}/fd/${fd}`));
     return target === undefined ? [] : [{ fd, target }];
   });
+}
+
+/** How a descriptor is open, by the mode of its link, which is read sooner than fdinfo; undefined when it is closed meanwhile. */
+export function descriptorAccess(pid: number, fd: number): 'read' | 'write' | 'both' | undefined {
+  const mode = unlessGone(() => lstatSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false }))?.mode ?? 0;
+  const [reads, writes] = [(mode & 0o400) !== 0, (mode & 0o200) !== 0];
+  if (reads && writes) return 'both';
+  return reads ? 'read' : writes ? 'write' : undefined;
 }
 
 /** Each namespace as the kernel names it: { net: "net:[4026531840]", … }. */

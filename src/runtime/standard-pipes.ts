@@ -5,7 +5,7 @@
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { listDescriptors, readProc, type Descriptor } from '../host/proc.ts';
+import { descriptorAccess, listDescriptors, type Descriptor } from '../host/proc.ts';
 import type { Container } from './types.ts';
 
 const MAX_DESCRIPTORS = 1024;
@@ -50,8 +50,8 @@ export function standardPipes({ descriptors, before, end, isExternal }: Look): [
 }
 
 function pipeEnd(pid: number, fd: number): 'read' | 'write' | undefined {
-  const flags = Number.parseInt(/^flags:\s*(\d+)$/m.exec(readProc(pid, `fdinfo/${fd}`) ?? '')?.[1] ?? '', 8);
-  return Number.isNaN(flags) ? undefined : (['read', 'write'] as const)[flags & 3];
+  const access = descriptorAccess(pid, fd);
+  return access === 'both' ? undefined : access;
 }
 
 /** The same of a frozen container. `pids`: all its processes, by their pids on the node. */

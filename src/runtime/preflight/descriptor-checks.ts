@@ -2,7 +2,7 @@
 import { readlinkSync } from 'node:fs';
 import { formatBytes } from '../../core/units.ts';
 import { readMountinfo } from '../../host/mountinfo.ts';
-import { readProc } from '../../host/proc.ts';
+import { descriptorAccess, readProc } from '../../host/proc.ts';
 import { statLink, type StillStat } from '../../host/still-files.ts';
 import type { Finding } from '../types.ts';
 import { standardPipes } from '../standard-pipes.ts';
@@ -111,13 +111,13 @@ function unchanged(process: ProcessView, fd: number, target: string, mount: stri
 /** A terminal on the standard descriptors whose master is outside. */
 export function checkTerminals(scene: Scene): Finding[] {
   if (scene.flags.shellJob || scene.container.spec.process?.terminal === true) return [];
-  const findings: Finding[] = [];
   for (const process of scene.tree.processes) {
     const tty = process.descriptors.find(({ fd, target }) => fd <= 2 && /^\/dev\/(pts\/\d+|tty\w*|console)$/.test(target));
+    if (tty === undefined) continue;
     const masters = scene.tree.processes.some(({ descriptors }) => descriptors.some(({ target }) => target.endsWith('/ptmx')));
-    if (tty !== undefined && !masters) findings.push(fatal('tty', `${who(process)} has the terminal ${tty.target} on descriptor ${tty.fd}`, 'start it without a terminal, or use --shell-job', process));
+    return masters ? [] : [fatal('tty', `${who(process)} has the terminal ${tty.target} on descriptor ${tty.fd}`, 'start it without a terminal, or use --shell-job', process)];
   }
-  return findings.slice(0, 1);
+  return [];
 }
 
 /** Deleted files that are still open travel inside the images, up to the ghost limit. */
@@ -135,16 +135,11 @@ export function checkDeletedFiles(scene: Scene): Finding[] {
   return findings;
 }
 
-function pipeEnd(process: ProcessView, fd: number): 'read' | 'write' | 'both' | undefined {
-  const flags = Number.parseInt(/^flags:\s*(\d+)$/m.exec(descriptorInfo(process, fd) ?? '')?.[1] ?? '', 8);
-  return Number.isNaN(flags) ? undefined : (['read', 'write', 'both'] as const)[flags & 3];
-}
-
 /** A pipe of which only one end is inside. Those that the container was started with are connected again. */
 export function checkPipes(scene: Scene): Finding[] {
   const ends = new Map<string, { process: ProcessView; fd: number; kinds: Set<string> }>();
   for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('pipe:'))) {
-    const end = pipeEnd(process, fd);
+    const end = descriptorAccess(process.pid, fd);
     const known = ends.get(target) ?? { process, fd, kinds: new Set() };
     if (end !== undefined) known.kinds.add(end);
     ends.set(target, known);
@@ -152,7 +147,7 @@ export function checkPipes(scene: Scene): Finding[] {
   const isExternal = (target: string): boolean => ends.get(target)?.kinds.size === 1 && !ends.get(target)!.kinds.has('both');
   const [init] = scene.tree.processes;
   const inits = (fd: number): 'read' | 'write' | undefined => {
-    const end = init && pipeEnd(init, fd);
+    const end = init && descriptorAccess(init.pid, fd);
     return end === 'both' ? undefined : end;
   };
   const standard = new Set(standardPipes({ descriptors: init?.descriptors ?? [], before: scene.container.standard ?? [], end: inits, isExternal }));

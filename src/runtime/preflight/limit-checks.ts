@@ -43,8 +43,13 @@ export function parseLimits(text: string): ReadonlyMap<string, { readonly soft: 
 export function checkOwnLimits({ tree }: Scene): Finding[] {
   if (mayRaiseLimits()) return [];
   const own = parseLimits(readProc('self', 'limits') ?? '');
+  // Children have the limits of their parents, mostly.
+  const seen = new Set<string>();
   for (const process of tree.processes) {
-    for (const [name, { hard }] of parseLimits(readProc(process.pid, 'limits') ?? '')) {
+    const limits = readProc(process.pid, 'limits') ?? '';
+    if (seen.has(limits)) continue;
+    seen.add(limits);
+    for (const [name, { hard }] of parseLimits(limits)) {
       const mine = own.get(name)?.hard ?? Number.POSITIVE_INFINITY;
       if (hard <= mine) continue;
       const what = name.replace(/^Max /, '');
