@@ -37,6 +37,8 @@ export interface CheckpointRequest {
   readonly preDump?: PreDump;
   /** Absent: as configured on the node. */
   readonly rehearsal?: RehearsalMode;
+  /** Leave out TCP connections that nobody has accepted yet: their peers see a reset. Otherwise they refuse the checkpoint. */
+  readonly tcpSkipInFlight?: boolean;
   readonly freezeBudgetMs?: number;
   readonly deadlineMs?: number;
   readonly newLineage: boolean;

@@ -114,6 +114,8 @@ export interface CheckpointFlags {
   readonly fileLocks: boolean;
   readonly extUnixSk: boolean;
   readonly shellJob: boolean;
+  /** Leave out TCP connections that nobody has accepted yet: their peers see a reset. */
+  readonly tcpSkipInFlight?: boolean;
 }
 
 export interface DumpRequest {

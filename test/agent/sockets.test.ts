@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { isStasisError } from '../../src/core/errors.ts';
 import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { startContainer } from '../support/containers.ts';
 
@@ -56,6 +57,24 @@ while True:
     time.sleep(0.05)
 `;
 
+/** Connects with itself and does not accept, until /use appears. */
+const WAITING = `
+import json, os, socket, time
+def put(path, value):
+    open(path + '.new', 'w').write(json.dumps(value)); os.rename(path + '.new', path)
+server = socket.create_server(('127.0.0.1', 4000)); server.setblocking(False)
+client = socket.create_connection(('127.0.0.1', 4000))
+n = 0
+while True:
+    n += 1; put('/n', n)
+    if os.path.exists('/use') and not os.path.exists('/used'):
+        try: server.accept(); old = 'is there'
+        except BlockingIOError: old = 'is gone'
+        again = socket.create_connection(('127.0.0.1', 4000)); server.setblocking(True); server.accept()
+        put('/used', old)
+    time.sleep(0.05)
+`;
+
 let home: AgentHome;
 let agent: TestAgent;
 
@@ -104,6 +123,20 @@ for (const runtime of ['runc', 'crun'] as const) {
           refused: 'connects', 'refused udp': 'connects', reset: "b''", 'shut by both': "b''", 'other end of it': "b''", 'closed by peer': "b''", 'was a listener': 'Transport endpoint is not connected',
         });
         await assertClean(agent);
+      } finally {
+        await container.stop();
+      }
+    });
+
+    void it('that wait to be accepted refuse a checkpoint, or are left out', async () => {
+      const container = await startContainer({ runtime, id: `waiting-${runtime}-${process.pid}`, args: ['/usr/bin/python3', '-c', WAITING] });
+      try {
+        await told(container.pid, 'n');
+        await assert.rejects(checkpoint(agent, container.id, { tcpEstablished: true }), (error: unknown) => isStasisError(error, 'NOT_CHECKPOINTABLE') && /to port 4000 of pid \d+ .* was not accepted yet/.test(error.message) && /--tcp-skip-in-flight/.test(error.hint ?? ''));
+        const saved = await checkpoint(agent, container.id, { tcpEstablished: true, tcpSkipInFlight: true });
+        const { pid } = await restore(agent, saved.checkpoint, { tcpEstablished: true });
+        writeFileSync(`/proc/${pid}/root/use`, '');
+        assert.equal(await told(pid, 'used'), 'is gone');
       } finally {
         await container.stop();
       }

@@ -30,6 +30,13 @@ describe('checkpoint command lines', () => {
     );
   });
 
+  it('connections that wait to be accepted are left out by a flag of runc 1.3, and else by the file alone', () => {
+    const flags = { leaveRunning: false, ...off, tcpSkipInFlight: true };
+    assert.deepEqual(checkpointArgs(dumpRequest('runc', flags), [1, 3, 6]), [...global('runc'), 'checkpoint', '--image-path', '/i', '--work-path', '/w', '--manage-cgroups-mode', 'ignore', '--link-remap', '--tcp-skip-in-flight', 'c1']);
+    assert.deepEqual(checkpointArgs(dumpRequest('runc', flags), [1, 2, 6]), checkpointArgs(dumpRequest('runc'), [1, 2, 6]));
+    assert.deepEqual(checkpointArgs(dumpRequest('crun', flags), [1, 28, 0]), checkpointArgs(dumpRequest('crun'), [1, 28, 0]));
+  });
+
   it('runc 1.1 never kills and does not know "ignore"', () => {
     assert.deepEqual(checkpointArgs(dumpRequest('runc'), [1, 1, 15]), [...global('runc'), 'checkpoint', '--image-path', '/i', '--work-path', '/w', '--leave-running', 'c1']);
     assert.ok(mustLeaveRunning(at('runc'), [1, 1, 15]));

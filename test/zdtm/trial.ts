@@ -42,6 +42,7 @@ async function afterRefusal(container: TestContainer, program: Program, error: u
 const flagsOf = ({ options }: Program): { tcpEstablished: boolean; fileLocks: boolean; extUnixSk: boolean } => ({
   tcpEstablished: true, fileLocks: true, extUnixSk: options.includes('--ext-unix-sk'),
 });
+const skipsOf = ({ options }: Program): { tcpSkipInFlight: boolean } => ({ tcpSkipInFlight: options.includes('--skip-in-flight') });
 
 async function filled(agent: TestAgent, operationId: string | undefined): Promise<void> {
   if (operationId === undefined) return;
@@ -71,7 +72,7 @@ async function throughStasis(container: TestContainer, program: Program, options
   const leaveRunning = combination.mode === 'leave-running';
   let saved: string;
   try {
-    saved = (await checkpoint(agent, container.id, { ...flagsOf(program), leaveRunning, freezeBudgetMs: FREEZE_BUDGET_MS })).checkpoint;
+    saved = (await checkpoint(agent, container.id, { ...flagsOf(program), ...skipsOf(program), leaveRunning, freezeBudgetMs: FREEZE_BUDGET_MS })).checkpoint;
   } catch (error) {
     return await afterRefusal(container, program, error);
   }

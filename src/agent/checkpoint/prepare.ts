@@ -71,7 +71,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict, layers, sessionFile: join(guardDirectory, 'session') }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
   writeFileSync(criu, criuConfig({
-    timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, watched: verdict.watched,
+    timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, watched: verdict.watched, tcpSkipInFlight: request.flags.tcpSkipInFlight,
     actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
   }), { mode: 0o600 });
   const plain = whyPlain(agent, container, verdict, { mode: request.preDump ?? settings.preDump, remainingMs: operation.remainingMs });

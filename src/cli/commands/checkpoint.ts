@@ -15,6 +15,7 @@ import { phaseTable, tellFindings } from '../render/result.ts';
 interface Options extends AgentOptions {
   readonly leaveRunning?: boolean;
   readonly tcpEstablished?: boolean;
+  readonly tcpSkipInFlight?: boolean;
   readonly fileLocks?: boolean;
   readonly extUnixSk?: boolean;
   readonly shellJob?: boolean;
@@ -36,6 +37,7 @@ export function checkpointCommand(program: Command, io: Io): void {
     .description('Saves a running container into the repository and stops it, unless --leave-running is given. Prints the id of the checkpoint.')
     .option('-R, --leave-running', 'let the container run on')
     .option('--tcp-established', 'also save open TCP connections')
+    .option('--tcp-skip-in-flight', 'leave out TCP connections that nobody has accepted yet: their peers see a reset')
     .option('--file-locks', 'also save file locks')
     .option('--ext-unix-sk', 'accept UNIX sockets whose other end is outside the container')
     .option('--shell-job', 'accept a container that hangs on a terminal')
@@ -57,6 +59,7 @@ export function checkpointCommand(program: Command, io: Io): void {
       container, operationId, reason: options.reason,
       leaveRunning: options.leaveRunning === true, tcpEstablished: options.tcpEstablished === true, fileLocks: options.fileLocks === true,
       extUnixSk: options.extUnixSk === true, shellJob: options.shellJob === true, newLineage: options.newLineage === true, keep: options.keep === true,
+      ...(options.tcpSkipInFlight === true ? { tcpSkipInFlight: true } : {}),
       ...(options.runtime === undefined ? {} : { runtime: options.runtime }),
       ...(options.memoryPath === undefined ? {} : { memoryPath: options.memoryPath }),
       ...(options.preDump === undefined ? {} : { preDump: options.preDump }),

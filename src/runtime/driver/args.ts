@@ -41,6 +41,11 @@ function linkRemap(at: RuntimeRoot, version: Version): string[] {
   return at.runtime === 'runc' && atLeast(version, [1, 3]) ? ['--link-remap'] : [];
 }
 
+/** The same, with the same versions. */
+function skipInFlight({ tcpSkipInFlight }: CheckpointFlags, at: RuntimeRoot, version: Version): string[] {
+  return tcpSkipInFlight === true && at.runtime === 'runc' && atLeast(version, [1, 3]) ? ['--tcp-skip-in-flight'] : [];
+}
+
 /** runc before 1.2 destroys the container after a checkpoint whether or not it succeeded, so it must never be told to. */
 export function mustLeaveRunning(at: RuntimeRoot, version: Version): boolean {
   return at.runtime === 'runc' && !atLeast(version, [1, 2]);
@@ -54,7 +59,7 @@ export function checkpointArgs(request: DumpRequest, version: Version): string[]
     ...(parent === undefined ? [] : ['--parent-path', parent]),
     ...criuFlags(flags),
     ...cgroupMode(container.at, version),
-    ...(preDump === true ? [] : linkRemap(container.at, version)),
+    ...(preDump === true ? [] : [...linkRemap(container.at, version), ...skipInFlight(flags, container.at, version)]),
     ...(pageServer === undefined ? [] : ['--page-server', pageServer]),
     container.id,
   ];

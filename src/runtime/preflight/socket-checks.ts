@@ -4,7 +4,7 @@ import type { Finding } from '../types.ts';
 import { printable } from '../text.ts';
 import { descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
 import { hasInetTrouble } from './host-checks.ts';
-import { datagramInodes, otherInodes, tcpSockets, type InetSocket } from './socket-tables.ts';
+import { TCP_LISTENING, datagramInodes, otherInodes, tcpSockets, type InetSocket } from './socket-tables.ts';
 
 interface Held {
   readonly process: ProcessView;
@@ -12,9 +12,7 @@ interface Held {
   readonly inode: number;
 }
 
-const LISTENING = '0A';
 const CLOSED = '07';
-const ESTABLISHED = '01';
 
 const protocolHints: Readonly<Record<string, string>> = {
   MPTCP: 'switch multipath TCP off in the program (Go: GODEBUG=multipathtcp=0)',
@@ -46,18 +44,13 @@ function checkUnix({ process, fd }: Held, socket: UnixSocket, peer: UnixSocket |
   return [fatal('external-unix-socket', what, 'use --ext-unix-sk if that socket can be found under the same path after the restore', process)];
 }
 
-function checkTcp(held: readonly { at: Held; socket: InetSocket }[], all: readonly InetSocket[], scene: Scene): Finding[] {
+function checkTcp(held: readonly { at: Held; socket: InetSocket }[], scene: Scene): Finding[] {
   const findings: Finding[] = [];
-  const connected = held.filter(({ socket }) => socket.state !== LISTENING && socket.state !== CLOSED);
+  const connected = held.filter(({ socket }) => socket.state !== TCP_LISTENING && socket.state !== CLOSED);
   const first = connected[0];
   if (first !== undefined && !scene.flags.tcpEstablished) {
     const { at, socket } = first;
     findings.push(fatal('tcp-established', `${who(at.process)} has the TCP connection ${socket.local} to ${socket.remote} open, descriptor ${at.fd}${connected.length > 1 ? `, and there are ${connected.length - 1} more` : ''}`, 'use --tcp-established to save connections, or close them first', at.process));
-  }
-  const listening = new Map(held.filter(({ socket }) => socket.state === LISTENING).map(({ at, socket }) => [socket.localPort, at]));
-  for (const [port, at] of listening) {
-    const waiting = all.filter((socket) => socket.inode === 0 && socket.state === ESTABLISHED && socket.localPort === port).length;
-    if (waiting > 0) findings.push(warning('in-flight', `${waiting} connection${waiting === 1 ? '' : 's'} to port ${port} wait${waiting === 1 ? 's' : ''} to be accepted by ${who(at.process)}`, 'a dump fails while connections wait: try again in a moment', at.process));
   }
   return findings;
 }
@@ -113,7 +106,7 @@ function checkNetwork(held: readonly Held[], everywhere: ReadonlySet<number>, sc
   if (inet !== undefined && hasInetTrouble(scene)) {
     findings.push(fatal('criu', `criu ${scene.toolchain.criu.text} cannot dump the internet socket of ${who(inet.process)}, descriptor ${inet.fd}, on kernel ${scene.toolchain.kernel}`, 'install criu 4.2 or newer', inet.process));
   }
-  findings.push(...checkTcp(heldTcp, tcp, scene));
+  findings.push(...checkTcp(heldTcp, scene));
   findings.push(...others.flatMap((at) => checkProtocol(at, tcpByInode.has(at.inode) || datagrams.has(at.inode) || known.has(at.inode), scene)));
   return findings;
 }

@@ -11,6 +11,9 @@ export interface InetSocket {
   readonly state: string;
 }
 
+export const TCP_LISTENING = '0A';
+export const TCP_ESTABLISHED = '01';
+
 /** Addresses are written as 32-bit words in the byte order of the machine. */
 function address(hex: string): string {
   const words = hex.match(/.{8}/g) ?? [];

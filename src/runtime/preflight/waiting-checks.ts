@@ -7,6 +7,7 @@ import { readProc } from '../../host/proc.ts';
 import { unixSockets } from '../../host/sockets.ts';
 import type { Finding } from '../types.ts';
 import { printable } from '../text.ts';
+import { TCP_ESTABLISHED, TCP_LISTENING, tcpSockets } from './socket-tables.ts';
 import { descriptorsOf, fatal, who, type ProcessView, type Scene } from './findings.ts';
 
 const LOOKS = 3;
@@ -54,6 +55,20 @@ function unixWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<string, 
   return found;
 }
 
+/** A TCP connection that nobody has accepted has no inode yet. */
+function tcpWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<string, Finding> {
+  const all = tcpSockets(pid);
+  const found = new Map<string, Finding>();
+  for (const { inode, localPort } of all.filter(({ state }) => state === TCP_LISTENING)) {
+    const at = held.get(inode);
+    if (at === undefined) continue;
+    for (const { local, remote } of all.filter((socket) => socket.inode === 0 && socket.state === TCP_ESTABLISHED && socket.localPort === localPort)) {
+      found.set(`tcp ${local} ${remote}`, fatal('in-flight', `the connection from ${remote} to port ${localPort} of ${who(at.process)}, descriptor ${at.fd}, was not accepted yet`, `${AGAIN}; --tcp-skip-in-flight leaves such connections out`, at.process));
+    }
+  }
+  return found;
+}
+
 /** /proc/net/netlink: "sk Eth Pid Groups Rmem Wmem Dump Locks Drops Inode". */
 function netlinkWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<string, Finding> {
   const found = new Map<string, Finding>();
@@ -69,7 +84,7 @@ function netlinkWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<strin
 function look(scene: Scene): Map<string, Finding> {
   const found = [...heldSockets(scene).values()].flatMap((held) => {
     const { pid } = [...held.values()][0]!.process;
-    return [...unixWaiting(pid, held), ...netlinkWaiting(pid, held)];
+    return [...unixWaiting(pid, held), ...netlinkWaiting(pid, held), ...(scene.flags.tcpSkipInFlight === true ? [] : tcpWaiting(pid, held))];
   });
   return new Map(found);
 }
