@@ -4,8 +4,7 @@
  * for a moment. Most moments are good ones: bad ones are the calls that criu runs inside a task.
  */
 import { setTimeout as delay } from 'node:timers/promises';
-import { areAtHome, type Places } from './places.ts';
-import { readProc, readStat } from './proc.ts';
+import { readProc, readStat, readStatus } from './proc.ts';
 import { killSession, sessionMembers } from './session.ts';
 
 /** The signal takes effect at once, but for a criu that waits for a disk. */
@@ -13,15 +12,20 @@ const STOP_MS = 50;
 /** Not a divisor of anything that criu does in rounds. */
 const MOMENT_MS = 3;
 
-/** True when all of the session is gone; false when no good moment came in time, and then it runs on. */
-export async function endWhileHarmless(sessionFile: string, places: Places, { patienceMs }: { patienceMs: number }): Promise<boolean> {
+/**
+ * `isHarmless` is asked while criu stands still: areAtHome(places), or areUntraced(pids) where nobody knows how the tasks stood.
+ * `glance`: it is asked before, too, so that criu is not held up while the answer is no.
+ * True when all of the session is gone; false when no good moment came in time, and then it runs on.
+ */
+export async function endWhileHarmless(sessionFile: string, isHarmless: () => boolean, { patienceMs, glance = false }: { patienceMs: number; glance?: boolean }): Promise<boolean> {
   const until = performance.now() + patienceMs;
   do {
     const members = sessionMembers(sessionFile);
     if (members.length === 0) return true;
     const criu = criuPids(sessionFile);
-    for (const pid of criu) send(pid, 'SIGSTOP');
-    if ((await areHeld(criu)) && areAtHome(places)) {
+    const hopeful = !glance || isHarmless();
+    for (const pid of hopeful ? criu : []) send(pid, 'SIGSTOP');
+    if (hopeful && (await areHeld(criu)) && isHarmless()) {
       // First: a runtime that dies before it could make criu do something.
       for (const pid of criu) send(pid, 'SIGKILL');
       await killSession(sessionFile);
@@ -31,6 +35,11 @@ export async function endWhileHarmless(sessionFile: string, places: Places, { pa
     await delay(MOMENT_MS);
   } while (performance.now() < until);
   return false;
+}
+
+/** Whether criu has not come to these processes yet, or has left them; it comes to threads after, and leaves them when all is put back. */
+export function areUntraced(pids: readonly number[]): boolean {
+  return pids.every((pid) => (readStatus(pid)?.get('TracerPid') ?? '0') === '0');
 }
 
 export function criuPids(sessionFile: string): number[] {

@@ -3,7 +3,7 @@
  * scripts/vm -- node --test /opt/stasis/dist/test/agent/pre-dump.test.js
  */
 import assert from 'node:assert/strict';
-import { chmodSync, mkdtempSync, writeFileSync } from 'node:fs';
+import { chmodSync, mkdtempSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -12,6 +12,7 @@ import type { CheckpointResult } from '../../src/rpc/api.ts';
 import { remove } from '../../src/runtime/index.ts';
 import { assertClean, checkpoint, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { startContainer, toolchain, type TestContainer } from '../support/containers.ts';
+import { assertUntouched, guardFiles, openSession, startVictim } from '../support/victim.ts';
 import { busyHeapArgs } from '../support/workloads/busy-heap.ts';
 import { heapReady, wrongBlocks } from '../support/workloads/heap.ts';
 
@@ -99,6 +100,30 @@ void describe('rounds before the freeze', { skip }, () => {
       }
     } finally {
       await container.stop();
+    }
+  });
+
+  void it('a cancel ends a round at once, wherever it is, and leaves the container alone', { timeout: 400_000 }, async () => {
+    const victim = await startVictim('runc', 200);
+    const agent = await startAgent(home, { STASIS_MEMORY_PRE_DUMP: 'auto' });
+    try {
+      for (const [round, laterMs] of [0, 100, 300, 800, 2000].entries()) {
+        const operationId = `predump-cancel-${round}`;
+        const inRound = Promise.withResolvers<void>();
+        const outcome = checkpoint(agent, victim.id, { leaveRunning: true, operationId }, ({ step }) => { if (step === 'pre-dump') inRound.resolve(); }).then(() => 'done', (error: { code: string }) => error.code);
+        await inRound.promise;
+        await delay(laterMs);
+        const [session] = guardFiles(home, 'session').flatMap((number) => openSession(number) ?? []);
+        for (const pid of round % 2 === 1 ? session?.pids('criu') ?? [] : []) process.kill(pid, 'SIGSTOP');
+        await agent.client.cancelOperation({ operationId }, { signal: undefined });
+        assert.equal(await outcome, 'CANCELLED', `after ${laterMs} ms`);
+        await session?.assertGone();
+        assert.doesNotMatch(readFileSync(`/proc/${victim.pid}/maps`, 'utf8'), /CRIUMFD/);
+        await assertUntouched(agent, victim);
+      }
+      await assertRounds(agent, await checkpoint(agent, victim.id, { leaveRunning: true }));
+    } finally {
+      await victim.stop();
     }
   });
 

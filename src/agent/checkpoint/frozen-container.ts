@@ -2,13 +2,14 @@
  * A container between freeze and thaw (or death), under guard. Whatever goes wrong, disposing of it without a decision
  * leaves the rest to the guard: criu may end by itself, then the container is thawed and goes on.
  */
+import { setTimeout as delay } from 'node:timers/promises';
 import { invariant } from '../../core/assert.ts';
 import type { Clock } from '../../core/clock.ts';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import { Freezer, vforkError } from '../../host/cgroup.ts';
 import { Guard, budgetExceeded, heldFromAbove, recoverGuard } from '../../host/guard.ts';
-import { criuPids, endWhileHarmless, waitsToAttach } from '../../host/criu-end.ts';
-import type { Places } from '../../host/places.ts';
+import { areUntraced, criuPids, endWhileHarmless, waitsToAttach } from '../../host/criu-end.ts';
+import { areAtHome, type Places } from '../../host/places.ts';
 import { processAlive, processRuns, readStatus } from '../../host/proc.ts';
 import { killSession, runsCriu } from '../../host/session.ts';
 import { makeStopsKnown } from '../../host/stop-signals.ts';
@@ -37,6 +38,7 @@ const ATTACH_POLL_MS = 2;
 const DEATH_TIMEOUT_MS = 20_000;
 /** After a cancel: a good moment for criu to die is looked for so long. */
 const END_PATIENCE_MS = 5000;
+const ROUND_POLL_MS = 10;
 
 export class FrozenContainer implements AsyncDisposable {
   readonly #options: FrozenOptions;
@@ -81,17 +83,39 @@ export class FrozenContainer implements AsyncDisposable {
     return this.#freezer.pids();
   }
 
-  /** Around something that freezes the container by itself for a moment, and lets it go on. Instead of freeze(). */
-  async guarded<T>(body: () => Promise<T>): Promise<T> {
+  /**
+   * Around something that freezes the container by itself for a moment, and lets it go on. Instead of freeze(). At an abort that is
+   * ended as soon as no task is in its hands, and the signal's reason is thrown.
+   */
+  async guarded<T>(body: () => Promise<T>, { signal }: { readonly signal: AbortSignal }): Promise<T> {
+    signal.throwIfAborted();
     await this.#guard.start();
+    const over = new AbortController();
+    let ending: Promise<void> | undefined;
+    const end = (): void => {
+      ending = this.#endRound(over.signal);
+    };
+    signal.addEventListener('abort', end, { once: true });
+    if (signal.aborted) end();
     try {
       return await body();
     } catch (error) {
       // Whoever died may have left it frozen.
       if (!this.#wasPaused && processAlive(this.#options.container.pid, this.#options.container.pidStart)) this.#freezer.thaw();
-      throw error;
+      throw signal.aborted ? signal.reason : error;
     } finally {
+      signal.removeEventListener('abort', end);
+      over.abort();
+      await ending;
       if (!this.#guard.fired) this.#guard.decide('released');
+    }
+  }
+
+  /** Again and again: the session may not have begun yet. */
+  async #endRound(over: AbortSignal): Promise<void> {
+    for (let waited = 0; waited < END_PATIENCE_MS && !over.aborted; waited += ROUND_POLL_MS) {
+      await endWhileHarmless(this.#guard.sessionFile, () => areUntraced(this.#freezer.pids()), { patienceMs: END_PATIENCE_MS, glance: true });
+      await delay(ROUND_POLL_MS);
     }
   }
 
@@ -249,8 +273,9 @@ export class FrozenContainer implements AsyncDisposable {
    * its hook ends by itself when the guard wakes it. Where nothing can be proved the guard waits for criu, as long as the budget lasts.
    */
   async #endDump(): Promise<void> {
-    if (this.#guard.decided || this.#places === undefined || this.#guard.isDumped) return;
-    await endWhileHarmless(this.#guard.sessionFile, this.#places, { patienceMs: END_PATIENCE_MS });
+    const places = this.#places;
+    if (this.#guard.decided || places === undefined || this.#guard.isDumped) return;
+    await endWhileHarmless(this.#guard.sessionFile, () => areAtHome(places), { patienceMs: END_PATIENCE_MS });
   }
 
   /** Whoever thawed it: the kernel is asked, and has the last word. */

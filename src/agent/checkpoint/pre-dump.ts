@@ -93,9 +93,10 @@ export async function preDump(parts: PreDumpParts, signal: AbortSignal): Promise
   try {
     while (!isEnough(rounds, mostMs)) {
       signal.throwIfAborted();
-      rounds.push(await oneRound(parts, rounds.length + 1));
+      rounds.push(await oneRound(parts, rounds.length + 1, signal));
     }
   } catch (error) {
+    signal.throwIfAborted();
     if (!(error instanceof RoundFailed) || isStasisError(error.cause, 'CONTAINER_EXITED')) throw error instanceof RoundFailed ? error.cause : error;
     agent.log.event('predump.failed', { operation_id: operation.id, container_id: container.id, round: rounds.length + 1, err: error.cause });
     layers.clear();
@@ -121,7 +122,7 @@ function isEnough(rounds: readonly PreDumpRound[], mostMs: number): boolean {
 /** What criu did not manage; a writer that fails is no matter of the round alone. */
 class RoundFailed extends Error {}
 
-async function oneRound(parts: PreDumpParts, number: number): Promise<Round> {
+async function oneRound(parts: PreDumpParts, number: number, signal: AbortSignal): Promise<Round> {
   const { agent, memory, layers } = parts;
   const started = agent.clock.monotonic();
   const images = join(dirname(parts.directories.images), `pre-${number}`);
@@ -129,7 +130,7 @@ async function oneRound(parts: PreDumpParts, number: number): Promise<Round> {
   for (const directory of [images, work]) mkdirSync(directory, { mode: 0o700 });
   await using round = await memory.openRound(join(roundGuard(agent, parts.operation, number), 'session'));
   try {
-    await dumpMemory(parts, { number, images, work, pageServer: round.pageServer });
+    await dumpMemory(parts, { number, images, work, pageServer: round.pageServer, signal });
   } catch (error) {
     removeTree(images);
     throw new RoundFailed('a round failed', { cause: error });
@@ -144,18 +145,18 @@ function roundGuard({ settings }: AgentContext, operation: Operation, number: nu
   return join(settings.runDirectory, 'guards', `${operation.id}-pre-${number}`);
 }
 
-async function dumpMemory({ agent, container, operation }: PreDumpParts, { number, images, work, pageServer }: { number: number; images: string; work: string; pageServer: string | undefined }): Promise<void> {
+async function dumpMemory({ agent, container, operation }: PreDumpParts, { number, images, work, pageServer, signal }: { number: number; images: string; work: string; pageServer: string | undefined; signal: AbortSignal }): Promise<void> {
   const { settings } = agent;
   const config = join(work, 'criu.conf');
   writeFileSync(config, criuConfig({ timeoutSeconds: COLLECT_SECONDS, ghostLimitBytes: settings.ghostLimitBytes }), { mode: 0o600 });
   const guardDirectory = roundGuard(agent, operation, number);
   const flags = { leaveRunning: true, tcpEstablished: false, fileLocks: false, extUnixSk: false, shellJob: false };
   await using guarded = await FrozenContainer.arm({ container, guardScript: settings.scripts.guard, guardDirectory, criuLog: undefined, stop: undefined, budgetMs: settings.freezeBudgetMs, clock: agent.clock, log: agent.log });
-  // Not to be cancelled in the middle: a criu that is killed may take its victim with it.
+  // A cancel does not kill criu in the middle, where it may take its victim with it: FrozenContainer does, at a good moment.
   await guarded.guarded(() => dump({
     container, flags, imageDir: images, workDir: work, pageServer, criuConfig: config, operationId: operation.id, guardDirectory,
     preDump: true, parent: number === 1 ? undefined : `../pre-${number - 1}`,
-  }, agent.toolchain, { signal: undefined, timeoutMs: settings.freezeBudgetMs }));
+  }, agent.toolchain, { signal: undefined, timeoutMs: settings.freezeBudgetMs }), { signal });
 }
 
 function presentPages(images: readonly MemoryLayer[]): { pages: number; runs: number } {
