@@ -36,6 +36,9 @@ export const meanings: Readonly<Record<VerdictName, string>> = {
   skip: 'does not begin here',
 };
 
+/** Why a program that CRIU's suite marks so is not restored lazily. */
+export const NO_LAZINESS = 'CRIU does not share memory again between processes whose pages come later';
+
 export interface Result {
   readonly name: string;
   readonly verdict: VerdictName;

@@ -10,7 +10,7 @@ import { checkpoint, restore, type TestAgent } from '../support/agent.ts';
 import type { TestContainer } from '../support/containers.ts';
 import { plainCheckpoint, plainRestore } from './plain.ts';
 import { ask, begin, explained } from './subject.ts';
-import type { Combination, Program, Result, VerdictName } from './suite.ts';
+import { NO_LAZINESS, type Combination, type Program, type Result, type VerdictName } from './suite.ts';
 
 export interface TrialOptions {
   readonly directory: string;
@@ -124,7 +124,7 @@ export async function trial(program: Program, options: TrialOptions): Promise<Re
   const id = `z-${program.name.replaceAll(/[^a-z0-9]/g, (sign) => (sign === '+' ? 'p' : '-')).slice(0, 40)}`;
   const result = (of: Outcome): Result => ({ name: program.name, ...of, seconds: Math.round((performance.now() - started) / 100) / 10 });
   if (options.combination.memory === 'lazy' && program.flags.includes('nolazy')) {
-    return result(outcome('skip', 'CRIU does not share memory again between processes whose pages come later'));
+    return result(outcome('skip', NO_LAZINESS));
   }
   let container: TestContainer | undefined;
   try {

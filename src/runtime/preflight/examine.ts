@@ -11,7 +11,7 @@ import { checkBpfMaps, checkHiddenFiles, checkMessageQueues, checkNamespaceFiles
 import { fatal, type Check, type Scene } from './findings.ts';
 import { checkProblems, checkSpecification, checkStatus, checkVersions } from './host-checks.ts';
 import { checkOwnLimits, checkProcessLimit } from './limit-checks.ts';
-import { checkLocks } from './lock-checks.ts';
+import { checkBreakingLeases, checkLocks } from './lock-checks.ts';
 import { checkFileAttributes, checkMulticast, checkNetworkDevices, checkSocketOptions } from './loss-checks.ts';
 import { checkMappings, checkSharedSegments } from './mapping-checks.ts';
 import { checkHeadroom, estimateMemory } from './memory.ts';
@@ -39,7 +39,7 @@ const checks: readonly Check[] = [
   checkVersions, checkCapabilities, checkOwnLimits, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSecretMemory, checkMessageQueues, checkSockets,
   checkTerminals, checkControllingTerminals, checkForeignFiles, checkLocks, checkEpolls, checkPidfds, checkPacketPipes, checkTunDevices, checkBpfMaps, checkHiddenFiles, checkPrograms, checkDeletedPrograms,
   checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkSessions, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
-  checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
+  checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];
 
