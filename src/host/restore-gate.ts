@@ -20,6 +20,9 @@ export type GateStage = (typeof GATE_STAGES)[number];
 /** CRIU's script waits this long for an answer; longer than the checks of the largest container, shorter than anybody waits. */
 const ANSWER_SECONDS = 120;
 
+/** The kernel drops a change that finds its queue full. */
+const LOOK_AGAIN_MS = 500;
+
 export class RestoreGate implements Disposable {
   readonly directory: string;
   readonly #answer: number;
@@ -49,6 +52,7 @@ export class RestoreGate implements Disposable {
   /** Waits until the restore stands at the stage; gives the pid of its first process. Throws the signal's reason. */
   async reached(stage: GateStage, { signal }: { signal: AbortSignal }): Promise<number> {
     const watcher = watch(this.directory);
+    const again = setInterval(() => watcher.emit('change'), LOOK_AGAIN_MS);
     try {
       for (;;) {
         signal.throwIfAborted();
@@ -57,6 +61,7 @@ export class RestoreGate implements Disposable {
         await once(watcher, 'change', { signal });
       }
     } finally {
+      clearInterval(again);
       watcher.close();
     }
   }

@@ -1,6 +1,6 @@
 /** A real agent process with directories of its own, and a client of it. */
 import assert from 'node:assert/strict';
-import { spawn, type ChildProcess } from 'node:child_process';
+import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
@@ -116,28 +116,50 @@ async function end(child: ChildProcess, client: AgentClient, exited: Promise<voi
   await exited;
 }
 
+/** Longer than any operation of a test, also on a busy machine; shorter than its file may take. */
+const STUCK_MS = 240_000;
+
+/** An operation that stands still says where: the processes of the box and the end of the agent's log. */
+async function watched<T>(agent: TestAgent, what: string, work: Promise<T>): Promise<T> {
+  const stuck = Promise.withResolvers<never>();
+  const timer = setTimeout(() => {
+    const processes = execFileSync('ps', ['-eo', 'pid,ppid,sid,stat,wchan:32,etimes,args', '--forest'], { encoding: 'utf8' });
+    const told = agent.log.slice(-15).map((entry) => JSON.stringify(entry)).join('\n');
+    stuck.reject(new Error(`${what} has stood still for ${STUCK_MS / 1000} s\n${processes}\n${told}`));
+  }, STUCK_MS);
+  try {
+    return await Promise.race([work, stuck.promise]);
+  } finally {
+    clearTimeout(timer);
+  }
+}
+
 const checkpointDefaults: Omit<CheckpointRequest, 'container'> = {
   reason: 'test', leaveRunning: false, tcpEstablished: false, fileLocks: false, extUnixSk: false, shellJob: false, newLineage: false, keep: false,
 };
 
-export async function checkpoint(agent: TestAgent, container: string, more: Partial<CheckpointRequest> = {}, onProgress?: (progress: Progress) => void): Promise<CheckpointResult> {
-  for await (const event of agent.client.checkpoint({ ...checkpointDefaults, container, ...more }, { signal: undefined })) {
+type Events<R> = AsyncIterable<{ readonly type: 'progress'; readonly progress: Progress } | { readonly type: 'result'; readonly result: R }>;
+
+async function resultOf<R>(events: Events<R>, onProgress: ((progress: Progress) => void) | undefined): Promise<R> {
+  for await (const event of events) {
     if (event.type === 'result') return event.result;
     onProgress?.(event.progress);
   }
   throw new Error('the stream ended without a result');
 }
 
+export function checkpoint(agent: TestAgent, container: string, more: Partial<CheckpointRequest> = {}, onProgress?: (progress: Progress) => void): Promise<CheckpointResult> {
+  const events = agent.client.checkpoint({ ...checkpointDefaults, container, ...more }, { signal: undefined });
+  return watched(agent, `the checkpoint of ${container}`, resultOf(events, onProgress));
+}
+
 const restoreDefaults: Omit<RestoreRequest, 'checkpoint'> = {
   reason: 'test', clone: false, tcpEstablished: false, tcpClose: false, fileLocks: false, extUnixSk: false, shellJob: false, ignoreCompatibility: false, keep: false,
 };
 
-export async function restore(agent: TestAgent, id: string, more: Partial<RestoreRequest> = {}, onProgress?: (progress: Progress) => void): Promise<RestoreResult> {
-  for await (const event of agent.client.restore({ ...restoreDefaults, checkpoint: id, ...more }, { signal: undefined })) {
-    if (event.type === 'result') return event.result;
-    onProgress?.(event.progress);
-  }
-  throw new Error('the stream ended without a result');
+export function restore(agent: TestAgent, id: string, more: Partial<RestoreRequest> = {}, onProgress?: (progress: Progress) => void): Promise<RestoreResult> {
+  const events = agent.client.restore({ ...restoreDefaults, checkpoint: id, ...more }, { signal: undefined });
+  return watched(agent, `the restore of ${id}`, resultOf(events, onProgress));
 }
 
 export async function checkpointIds(agent: TestAgent): Promise<string[]> {
