@@ -3,10 +3,14 @@
  * stop is rehearsed when that is left to the agent.
  */
 import { createHash } from 'node:crypto';
+import { readFileSync } from 'node:fs';
 import type { LineageId } from '../core/ids.ts';
 import { readJsonFile, replaceFile } from '../host/files.ts';
-import type { Container, Toolchain, Verdict } from '../runtime/types.ts';
+import { fileStamp, programStamp } from '../host/programs.ts';
+import { readKernelState } from '../runtime/index.ts';
+import type { Container, Verdict } from '../runtime/types.ts';
 import type { CheckpointRequest } from './checkpoint/checkpoint.ts';
+import type { AgentContext } from './context.ts';
 
 /** Those of lineages that are long gone are dropped beyond this many, oldest first. */
 const MAX_ENTRIES = 10_000;
@@ -31,6 +35,11 @@ export class Rehearsals {
     return this.#shapes.get(lineage) === shape;
   }
 
+  /** The next stop is rehearsed, whatever it looks like. Throws a system error when that cannot be written down. */
+  forget(lineage: LineageId): void {
+    if (this.#shapes.delete(lineage)) this.#write();
+  }
+
   /** Of the freeze budget, what a rehearsal may be expected to need. */
   get expectedMs(): number {
     return Math.min(this.#lastMs * SAFETY, MOST_MS);
@@ -45,16 +54,34 @@ export class Rehearsals {
       if (this.#shapes.size <= MAX_ENTRIES) break;
       this.#shapes.delete(oldest);
     }
+    this.#write();
+  }
+
+  #write(): void {
     replaceFile(this.#path, JSON.stringify(Object.fromEntries(this.#shapes)));
   }
 }
 
-/** All that a restore depends on and that changes seldom: programs, configuration, mounts, kinds of descriptors, warnings. */
-export function shapeOf(container: Container, verdict: Verdict, flags: CheckpointRequest['flags'], toolchain: Toolchain): string {
-  const { spec, at } = container;
+export interface ShapeParts {
+  readonly container: Container;
+  readonly verdict: Verdict;
+  readonly request: Pick<CheckpointRequest, 'flags' | 'allowDifference'>;
+}
+
+/** Read by criu before what Stasis tells it. */
+const CRIU_CONFIGURATION = ['/etc/criu/default.conf', '/etc/criu/runc.conf', '/etc/criu/crun.conf'];
+
+/** All that a restore depends on and that changes seldom: the node, its programs, configuration, mounts, limits, kinds of descriptors, warnings. */
+export function shapeOf({ toolchain, settings }: Pick<AgentContext, 'toolchain' | 'settings'>, { container, verdict, request }: ShapeParts): string {
+  const { spec, at, rootfs } = container;
   const { root: _root, annotations: _annotations, ...rest } = spec;
   // Numbers in messages are pids and sizes.
   const findings = verdict.findings.map(({ kind, message }) => `${kind}: ${message.replace(/\d+/g, '#')}`).sort();
-  const parts = [rest, flags, at.runtime, toolchain.runtimes.find(({ name }) => name === at.runtime)?.version, toolchain.criu.text, toolchain.kernel, verdict.shape, [...new Set(findings)]];
+  const node = [
+    toolchain, programStamp(at.binary), programStamp('criu'), CRIU_CONFIGURATION.map(fileStamp), settings.version, settings.ghostLimitBytes,
+    readFileSync('/proc/sys/kernel/random/boot_id', 'utf8'),
+  ];
+  const files = rootfs.kind === 'overlay' ? [rootfs.lower, rootfs.options] : rootfs.path;
+  const parts = [node, rest, files, readKernelState(container, []).limits, request.flags, [...request.allowDifference].sort(), at.runtime, verdict.shape, [...new Set(findings)]];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }

@@ -21,7 +21,7 @@ import { keysHandlers } from './keys-service.ts';
 import { releaseLock } from './network-locks.ts';
 import { repositoryHandlers } from './repository-service.ts';
 import { RESTORE_STEPS, restore, type RestoreOutcome } from './restore/restore.ts';
-import { knownAttributes } from './restore/fidelity.ts';
+import { knownAttributes } from './differences.ts';
 import { sweepContainers } from './restore/container-directory.ts';
 import { checkpointResult, operationInfo, restoreResult, someProblems } from './results.ts';
 
@@ -85,6 +85,7 @@ async function startCheckpoint(agent: AgentContext, request: api.CheckpointReque
   const joined = agent.operations.join<CheckpointOutcome>(id, 'checkpoint', request.container);
   if (joined !== undefined) return joined;
   requireBudget(request.freezeBudgetMs);
+  const allowDifference = knownAttributes(request.allowDifference ?? []);
   const container = await findContainer(agent.roots, request.container, { signal, ...(request.runtime === undefined ? {} : { runtime: request.runtime as RuntimeName }) });
   requireRunning(container);
   agent.fills.requireFilled(container);
@@ -94,7 +95,7 @@ async function startCheckpoint(agent: AgentContext, request: api.CheckpointReque
     exclusive: `container ${container.at.root}/${container.id}`, principal: caller.principal, reason: request.reason,
   }, logged(agent, 'checkpoint', { container_id: container.id, principal: caller.principal, reason: request.reason }, (operation) => checkpoint(agent, container, {
     flags, memoryPath: request.memoryPath ?? 'auto', preDump: request.preDump, rehearsal: request.rehearsal, freezeBudgetMs: request.freezeBudgetMs, by: caller.principal, reason: request.reason,
-    newLineage: request.newLineage, keep: request.keep,
+    newLineage: request.newLineage, keep: request.keep, allowDifference,
   }, operation)));
 }
 

@@ -39,6 +39,8 @@ export interface CheckpointRequest {
   readonly rehearsal?: RehearsalMode;
   /** Leave out TCP connections that nobody has accepted yet: their peers see a reset. Otherwise they refuse the checkpoint. */
   readonly tcpSkipInFlight?: boolean;
+  /** Attributes that may differ in a rehearsal, by the names of docs/FIDELITY.md. */
+  readonly allowDifference?: readonly string[];
   readonly freezeBudgetMs?: number;
   readonly deadlineMs?: number;
   readonly newLineage: boolean;

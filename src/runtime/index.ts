@@ -15,6 +15,7 @@ export { findPodmanImage, namespaceOf } from './naming.ts';
 export { examine, type ExamineOptions } from './preflight/examine.ts';
 export { prepareNetwork, putBack, putBackLast, readKernelState, readOwnNetwork, roomForRestore, type KernelState } from './put-back/index.ts';
 export { readNetwork, type Interface } from './scratch/network.ts';
+export { differencesInPlace } from './scratch/differences.ts';
 export { makePlace, removePlace, scratchId, type ScratchPlace } from './scratch/place.ts';
 export { pidInPlace, rebuild } from './scratch/rebuild.ts';
 export { networkKind, whyNoScratch } from './scratch/spec.ts';

@@ -1,6 +1,6 @@
 /** Reading config.json of a bundle (OCI runtime specification 1.x). */
 import { readFile, stat } from 'node:fs/promises';
-import { join, resolve } from 'node:path';
+import { join, normalize, resolve } from 'node:path';
 import type { OciSpec } from './types.ts';
 
 /** A config.json or a state file is some ten kilobytes; seccomp profiles make it more. */
@@ -77,4 +77,9 @@ export const PROVIDED = /^\/(etc\/(hosts|hostname|resolv\.conf)|dev\/termination
 
 export function isBindMount(mount: { readonly type?: string; readonly options?: readonly string[] }): boolean {
   return mount.type === 'bind' || (mount.options ?? []).some((option) => option === 'bind' || option === 'rbind');
+}
+
+/** A destination of config.json as mountinfo writes it. */
+export function mountPointOf(destination: string): string {
+  return normalize(join('/', destination)).replace(/(.)\/$/, '$1');
 }

@@ -25,12 +25,12 @@ void describe('commands', () => {
   const request = (): object => h.script.calls.at(-1)?.request ?? {};
 
   void test('checkpoint prints the id and nothing else on stdout; warnings go to stderr', async () => {
-    const { status, stdout, stderr } = await stasis('checkpoint', '-R', '--tcp-established', '--tcp-skip-in-flight', '--file-locks', '--memory-path', 'page-server', '--freeze-budget', '5s', '--deadline', '1m', '--reason', 'upgrade', '--operation-id', 'op-x', 'web');
+    const { status, stdout, stderr } = await stasis('checkpoint', '-R', '--tcp-established', '--tcp-skip-in-flight', '--file-locks', '--memory-path', 'page-server', '--allow-difference', 'nice, umask', '--freeze-budget', '5s', '--deadline', '1m', '--reason', 'upgrade', '--operation-id', 'op-x', 'web');
     assert.deepEqual([status, stdout], [0, `${id}\n`]);
     assert.equal(stderr, 'stasis: warning: the repository is nearly full\nstasis: hint: free some space\nstasis: not in the checkpoint: the bind mount /data of the host\n');
     assert.deepEqual(request(), {
       container: 'web', operationId: 'op-x', reason: 'upgrade', leaveRunning: true, tcpEstablished: true, fileLocks: true, extUnixSk: false, shellJob: false,
-      tcpSkipInFlight: true, memoryPath: 'page-server', freezeBudgetMs: 5000, deadlineMs: 60_000, newLineage: false, keep: false,
+      tcpSkipInFlight: true, memoryPath: 'page-server', freezeBudgetMs: 5000, deadlineMs: 60_000, newLineage: false, keep: false, allowDifference: ['nice', 'umask'],
     });
   });
 

@@ -38,6 +38,8 @@ export interface CheckpointRequest {
   readonly preDump: PreDumpMode | undefined;
   /** Undefined: as configured. */
   readonly rehearsal: RehearsalMode | undefined;
+  /** Attributes of docs/FIDELITY.md in which a rehearsal may differ. */
+  readonly allowDifference: readonly string[];
   /** Undefined: the configured one. */
   readonly freezeBudgetMs: number | undefined;
   /** Who asked and why, for the provenance. */
@@ -78,14 +80,13 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   await operation.step('seal', (signal) => prepared.seal(signal));
   const summary = await operation.step('commit', (signal) => commit(agent, prepared, operation, signal));
   await operation.step('finish', () => prepared.finish());
-  rememberRehearsal(agent, prepared);
   rememberLineage(agent, container, { lineage: summary.lineage, last: summary.id });
   await rememberTrees(agent, container, prepared, summary.id);
   agent.quota.wrote(summary.bytes.stored);
   expireAfterCheckpoint(agent, summary.lineage);
   return {
     summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
-    memoryPath: prepared.memoryPath, preDumped: prepared.preDumped, rehearsal: prepared.rehearsal, stats: prepared.stats, findings: verdict.findings, notSaved: prepared.notSaved,
+    memoryPath: prepared.memoryPath, preDumped: prepared.preDumped, rehearsal: prepared.rehearsal, stats: prepared.stats, findings: [...prepared.findings, ...prepared.rehearsed], notSaved: prepared.notSaved,
   };
 }
 
@@ -100,16 +101,6 @@ async function examineOrRefuse(agent: AgentContext, container: Container, flags:
     });
   }
   return verdict;
-}
-
-/** That it cannot be noted down only makes the next stop be rehearsed again. */
-function rememberRehearsal(agent: AgentContext, { rehearsal, rehearsalShape, writer, container }: PreparedCheckpoint): void {
-  if (!rehearsal.done) return;
-  try {
-    agent.rehearsals.remember(writer.lineage, rehearsalShape, rehearsal.ms);
-  } catch (error) {
-    agent.log.event('lineage.unwritten', { container_id: container.id, err: error });
-  }
 }
 
 /** For a checkpoint that is made: that something cannot be noted down (a full disk) only makes the next one read more. */

@@ -21,7 +21,7 @@ export function describe(agent: AgentContext, prepared: CheckpointInProgress, op
     frozenAtMs: prepared.frozenAtMs,
     frozenMs: prepared.frozenMs,
     phases: operation.phases,
-    findings: prepared.findings,
+    findings: [...prepared.findings, ...prepared.rehearsed],
     pod: { name: container.name, ...(namespace === undefined ? {} : { namespace }) },
     containers: [savedContainer(agent, prepared)],
     notSaved: prepared.notSaved,
@@ -47,7 +47,7 @@ function savedContainer(agent: AgentContext, prepared: CheckpointInProgress): Sa
     volumes: savedVolumes(prepared),
     images: { ...prepared.images, prefix: IMAGES_PREFIX },
     kernel: prepared.kernel,
-    ...(prepared.fidelity === undefined ? {} : { fidelity: prepared.fidelity }),
+    fidelity: prepared.fidelity,
     pidAtDump: container.pid,
   };
 }

@@ -105,13 +105,14 @@ export class CheckpointInProgress implements AsyncDisposable {
   get stop(): boolean { return this.#parts.stop; }
   get memoryPath(): 'directory' | 'page-server' { return this.#parts.memory.name; }
   get preDumped(): PreDumped { return this.#preDumped; }
-  get rehearsalShape(): string { return this.#parts.rehearsing.shape; }
 
   get rehearsal(): Rehearsal {
     invariant(this.#rehearsed !== undefined, 'the rehearsal is over after seal');
     return this.#rehearsed;
   }
 
+  /** What the rehearsal found and the caller allowed. */
+  get rehearsed(): readonly Finding[] { return this.#parts.rehearsing.findings; }
   get stats(): DumpStats | undefined { return this.#stats; }
   get frozenMs(): number { return this.#parts.frozen.frozenMs; }
   get frozenAtMs(): number { return this.#frozenAtMs; }
@@ -120,7 +121,10 @@ export class CheckpointInProgress implements AsyncDisposable {
     invariant(this.#kernel !== undefined, 'the state of the kernel is known after the freeze');
     return this.#kernel;
   }
-  get fidelity(): FidelityRecord | undefined { return this.#fidelity; }
+  get fidelity(): FidelityRecord {
+    invariant(this.#fidelity !== undefined, 'the record of the tasks is made in the freeze');
+    return this.#fidelity;
+  }
   /** By destination. */
   get volumeMounts(): ReadonlyMap<string, VolumeMount> { return this.#volumeMounts; }
 
@@ -230,7 +234,7 @@ export class CheckpointInProgress implements AsyncDisposable {
    */
   async rehearse(signal: AbortSignal): Promise<void> {
     const { rehearsing, operation, budgetMs, frozen } = this.#parts;
-    const rehearsal = rehearsing.begin(this.kernel, { signal, timeoutMs: Math.max(1, (budgetMs - frozen.frozenMs) * REHEARSAL_SHARE) });
+    const rehearsal = rehearsing.begin({ kernel: this.kernel, fidelity: this.fidelity }, { signal, timeoutMs: Math.max(1, (budgetMs - frozen.frozenMs) * REHEARSAL_SHARE) });
     this.#rehearsal = rehearsal;
     if (!this.stop) this.#rehearsed = await rehearsal;
     else rehearsal.catch((error: unknown) => operation.cancel(this.#explain(asStasisError(error, 'the rehearsal'))));

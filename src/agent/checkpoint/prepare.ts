@@ -85,7 +85,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   const memoryOfRehearsal = join(staging.directory, 'rehearsal');
   const plan = planRehearsal(agent, { container, verdict, request, lineage: writer.lineage, stop, budgetMs, memoryPath: path, rounds: plain === undefined });
   const rehearsing = undo.use(new RehearsalOfCheckpoint({
-    agent, container, flags: request.flags, operation: operation.id, plan, directories: { images: directories.images, work: directories.work, memory: memoryOfRehearsal },
+    agent, container, flags: request.flags, allowDifference: request.allowDifference, lineage: writer.lineage, operation: operation.id, plan, directories: { images: directories.images, work: directories.work, memory: memoryOfRehearsal },
   }));
   await rehearsing.prepare(signal);
   // On top of the stack: whatever else is to be undone, the container goes on first.

@@ -14,6 +14,8 @@ export type RehearsalMode = 'auto' | 'always' | 'never';
 export interface RehearsalPlan {
   /** Why there is none; undefined: there is. */
   readonly skipped: string | undefined;
+  /** It was to be, and cannot be: the next stop is to be rehearsed if that one can. */
+  readonly impossible: boolean;
   /** A rehearsal that turns out to be impossible fails the checkpoint. */
   readonly required: boolean;
   /** Memory that can be left out is: otherwise all of it is rebuilt. */
@@ -42,15 +44,15 @@ const EAGER_BYTES_PER_MS = 250_000;
 /** Throws REHEARSAL_FAILED when one was asked for and is not possible: nothing was frozen. */
 export function planRehearsal(agent: AgentContext, plan: PlanRequest): RehearsalPlan {
   const mode = plan.request.rehearsal ?? agent.settings.rehearsal;
-  const shape = shapeOf(plan.container, plan.verdict, plan.request.flags, agent.toolchain);
+  const shape = shapeOf(agent, plan);
   const lazy = whyNeverLazy(plan.container.spec) === undefined;
-  const skip = (reason: string): RehearsalPlan => ({ skipped: reason, required: false, lazy, shape });
+  const skip = (reason: string, impossible = false): RehearsalPlan => ({ skipped: reason, impossible, required: false, lazy, shape });
   if (mode === 'never') return skip('not asked for');
   if (mode === 'auto' && !plan.stop) return skip('the container is left running');
   if (mode === 'auto' && agent.rehearsals.knows(plan.lineage, shape)) return skip('nothing that matters has changed since the last one');
   const impossible = whyImpossible(agent, plan, lazy);
-  if (impossible === undefined) return { skipped: undefined, required: mode === 'always', lazy, shape };
-  if (mode === 'auto') return skip(impossible);
+  if (impossible === undefined) return { skipped: undefined, impossible: false, required: mode === 'always', lazy, shape };
+  if (mode === 'auto') return skip(impossible, true);
   throw new StasisError('REHEARSAL_FAILED', `the checkpoint of container ${plan.container.id} cannot be rehearsed: ${impossible}`, { hint: 'nothing was touched; let the rehearsal be auto or never' });
 }
 

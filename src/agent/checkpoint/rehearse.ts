@@ -4,24 +4,34 @@
  */
 import { mkdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { StasisError, asStasisError } from '../../core/errors.ts';
-import type { OperationId } from '../../core/ids.ts';
+import { StasisError, asStasisError, isStasisError } from '../../core/errors.ts';
+import type { LineageId, OperationId } from '../../core/ids.ts';
 import { formatDuration } from '../../core/units.ts';
 import { cgroupProcesses } from '../../host/cgroup-walk.ts';
-import { RestoreGate } from '../../host/restore-gate.ts';
-import { NoScratch, criuConfig, freezerOf, makePlace, networkKind, pidInPlace, putBack, readNetwork, rebuild, removePlace, scratchId, type KernelState, type ScratchPlace } from '../../runtime/index.ts';
-import type { Container } from '../../runtime/types.ts';
+import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
+import { observe, putBackMounts, type FidelityRecord } from '../../runtime/fidelity/index.ts';
+import { NoScratch, criuConfig, differencesInPlace, freezerOf, makePlace, networkKind, pidInPlace, putBack, readNetwork, rebuild, removePlace, scratchId, type KernelState, type ScratchPlace } from '../../runtime/index.ts';
+import type { Container, Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
+import { allowedFindings, differs, refusedOf } from '../differences.ts';
 import { requireBack } from '../put-back.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import type { RehearsalPlan } from './rehearsal-plan.ts';
 
 export type Rehearsal = { readonly done: true; readonly ms: number } | { readonly done: false; readonly reason: string };
 
+/** What the kernel said of the container when it stood still. */
+export interface SavedState {
+  readonly kernel: KernelState;
+  readonly fidelity: FidelityRecord;
+}
+
 export interface RehearsalParts {
   readonly agent: AgentContext;
   readonly container: Container;
   readonly flags: CheckpointRequest['flags'];
+  readonly allowDifference: readonly string[];
+  readonly lineage: LineageId;
   readonly operation: OperationId;
   /** Images of the dump; CRIU's working directory of the operation; a directory in memory. */
   readonly directories: { readonly images: string; readonly work: string; readonly memory: string };
@@ -43,6 +53,7 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
   #begun: Promise<Rehearsal> | undefined;
   #rebuilding: Promise<void> | undefined;
   #removed: Promise<void> | undefined;
+  #findings: readonly Finding[] = [];
 
   constructor(parts: RehearsalParts) {
     this.#parts = parts;
@@ -53,8 +64,9 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     return this.#parts.plan.skipped === undefined;
   }
 
-  get shape(): string {
-    return this.#parts.plan.shape;
+  /** Differences that the caller allowed. */
+  get findings(): readonly Finding[] {
+    return this.#findings;
   }
 
   /** Before the freeze: what takes time and does not change. */
@@ -66,17 +78,39 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
    * With every task of the container standing still and its images complete. Throws REHEARSAL_FAILED with the cause, or the
    * signal's reason. Nothing of it runs any more when this has settled, or soon after.
    */
-  begin(kernel: KernelState, options: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
-    this.#begun ??= this.#run(kernel, options);
+  begin(saved: SavedState, options: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+    this.#begun ??= this.#run(saved, options);
     return this.#begun;
   }
 
-  async #run(kernel: KernelState, { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+  async #run(saved: SavedState, options: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+    try {
+      const rehearsal = await this.#attempt(saved, options);
+      this.#note(rehearsal);
+      return rehearsal;
+    } catch (error) {
+      if (isStasisError(error, 'REHEARSAL_FAILED')) this.#note(undefined);
+      throw error;
+    }
+  }
+
+  /** For the next stop. That it cannot be noted down only makes that one be rehearsed again. */
+  #note(rehearsal: Rehearsal | undefined): void {
+    const { agent, lineage, plan, container } = this.#parts;
+    try {
+      if (rehearsal?.done === true) agent.rehearsals.remember(lineage, plan.shape, rehearsal.ms);
+      else if (rehearsal === undefined || plan.impossible || this.wanted) agent.rehearsals.forget(lineage);
+    } catch (error) {
+      agent.log.event('lineage.unwritten', { container_id: container.id, err: error });
+    }
+  }
+
+  async #attempt(saved: SavedState, { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
     const { agent, container, plan: { skipped, required }, operation } = this.#parts;
     if (skipped !== undefined) return { done: false, reason: skipped };
     const started = agent.clock.monotonic();
     try {
-      await this.#rebuild(kernel, AbortSignal.any([signal, this.#ended.signal]), timeoutMs);
+      await this.#rebuild(saved, AbortSignal.any([signal, this.#ended.signal]), timeoutMs);
       const ms = agent.clock.monotonic() - started;
       agent.log.event('checkpoint.rehearsed', { operation_id: operation, container_id: container.id, ms });
       return { done: true, ms };
@@ -91,9 +125,9 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     }
   }
 
-  async #rebuild(kernel: KernelState, signal: AbortSignal, timeoutMs: number): Promise<void> {
+  async #rebuild(saved: SavedState, signal: AbortSignal, timeoutMs: number): Promise<void> {
     const { agent, container, flags, directories, operation, plan } = this.#parts;
-    const place = makePlace({ container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces, kernel });
+    const place = makePlace({ container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces, kernel: saved.kernel });
     const workDir = join(directories.work, 'rehearsal');
     mkdirSync(workDir, { mode: 0o700 });
     const config = join(workDir, 'criu.conf');
@@ -110,7 +144,7 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     }, agent.toolchain, { signal: AbortSignal.any([signal, ended.signal]), timeoutMs });
     try {
       const over = AbortSignal.any([signal, ended.signal]);
-      await Promise.race([this.#rebuilding, this.#examine(place, kernel, gate, over), this.#overdue(timeoutMs, over)]);
+      await Promise.race([this.#rebuilding, this.#examine(place, saved, gate, over), this.#overdue(timeoutMs, over)]);
     } finally {
       // The end of its first process is the end of all of it.
       ended.abort(new StasisError('CANCELLED', 'the rehearsal is over'));
@@ -118,16 +152,33 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     }
   }
 
-  /** Resolves when the tasks stand where they would run. They are never let go. */
-  async #examine(place: ScratchPlace, kernel: KernelState, gate: RestoreGate, signal: AbortSignal): Promise<void> {
-    const { failpoints } = this.#parts.agent;
-    await gate.reached('post-restore', { signal });
+  /** Resolves when the tasks stand where they would run, and are what was saved. They are never let go. */
+  async #examine(place: ScratchPlace, { kernel, fidelity }: SavedState, gate: RestoreGate, signal: AbortSignal): Promise<void> {
+    const { agent: { failpoints }, container } = this.#parts;
+    const reached = async (stage: GateStage): Promise<number> => {
+      const inner = await gate.reached(stage, { signal });
+      const pid = pidInPlace(place, inner);
+      if (pid === undefined) throw new StasisError('RESTORE_FAILED', `the rebuilt tasks of container ${container.id} ended before they could be looked at`, { hint: 'was one killed, for want of memory or by somebody? try again' });
+      return pid;
+    };
+    putBackMounts(fidelity, await reached('post-restore'));
     gate.allow('post-restore');
-    const inner = await gate.reached('pre-resume', { signal });
+    await gate.reached('pre-resume', { signal });
     await failpoints.hit('checkpoint.rehearse.rebuilt', { signal });
-    const pid = pidInPlace(place, inner);
-    if (pid === undefined) throw new StasisError('RESTORE_FAILED', `the rebuilt tasks of container ${this.#parts.container.id} ended before they could be looked at`, { hint: 'was one killed, for want of memory or by somebody? try again' });
+    const pid = await reached('pre-resume');
     requireBack(putBack(kernel, pid, cgroupProcesses(freezerOf(pid)?.directory ?? '')));
+    this.#compare(fidelity, pid, place);
+  }
+
+  /** Throws RESTORE_DIFFERS with what a restore would refuse. */
+  #compare(was: FidelityRecord, pid: number, place: ScratchPlace): void {
+    const { allowDifference } = this.#parts;
+    const differences = differencesInPlace(was, observe(pid), place);
+    const refused = refusedOf(differences, allowDifference);
+    if (refused.length > 0) {
+      throw differs('the container would not be what was saved', refused, (names) => `if that is acceptable: stasis checkpoint --allow-difference ${names}, and the same again when it is restored`);
+    }
+    this.#findings = allowedFindings(differences);
   }
 
   /** The runtime is killed then, too; nobody waits until it is gone. */

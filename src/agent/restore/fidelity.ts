@@ -1,18 +1,11 @@
 /** Before a task of a restored container runs: it is what was saved, or the restore ends (docs/FIDELITY.md). */
-import { StasisError } from '../../core/errors.ts';
-import { ATTRIBUTES, attributeOf, closeMasks, compare, describeDifference, isNoted, observe, putBackMounts, unlike, type Difference } from '../../runtime/fidelity/index.ts';
+import { closeMasks, compare, describeDifference, observe, putBackMounts, unlike, type Difference } from '../../runtime/fidelity/index.ts';
 import { readSpec } from '../../runtime/index.ts';
 import type { Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
+import { allowedFindings, differs, refusedOf } from '../differences.ts';
 import type { Operation } from '../operation.ts';
 import type { RestorePlan } from './restore.ts';
-
-const SHOWN = 5;
-
-function list(differences: readonly Difference[]): string {
-  const more = differences.length - SHOWN;
-  return `${differences.slice(0, SHOWN).map(describeDifference).join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
-}
 
 interface Restoring {
   readonly agent: AgentContext;
@@ -49,37 +42,17 @@ export async function requireSame(restoring: Restoring, bundle: string, pid: num
   if (passed.length > 0) {
     agent.log.event('restore.differs', { operation_id: operation.id, container_id: id, checkpoint_id: request.checkpoint, differences: passed.slice(0, 50).map(describeDifference) });
   }
-  return passed.filter(({ attribute }) => !isNoted(attribute)).map((difference): Finding => ({
-    severity: 'warning', kind: 'difference', message: describeDifference(difference), hint: 'it was allowed by --allow-difference',
-  }));
+  return allowedFindings(passed);
 }
 
-/** What passes of the differences. Throws RESTORE_DIFFERS when one does not. */
+/** Throws RESTORE_DIFFERS when one of the differences does not pass; else returns them. */
 function judge({ plan: { description, request } }: Restoring, differences: readonly Difference[]): readonly Difference[] {
-  const imported = description.imported !== undefined;
   // Of a stranger's images nothing is let pass: what shall be granted is written in the bundle.
-  const passes = ({ attribute }: Difference): boolean => !imported && (isNoted(attribute) || request.allowDifference.includes(attribute));
-  const refused = differences.filter((difference) => !passes(difference));
-  if (refused.length > 0) throw differs(refused, imported);
-  return differences;
-}
-
-function differs(refused: readonly Difference[], imported: boolean): StasisError {
-  const names = [...new Set(refused.map(({ attribute }) => attribute))];
-  const details = { attributes: names.join(','), differences: refused.map(describeDifference).join('\n').slice(0, 8000) };
-  if (imported) {
-    return new StasisError('RESTORE_DIFFERS', `the imported images make more of the container than the bundle grants: ${list(refused)}`, {
-      hint: 'give a bundle that grants it, if the container shall have it; else do not restore this archive', details,
-    });
+  if (description.imported !== undefined) {
+    if (differences.length === 0) return differences;
+    throw differs('the imported images make more of the container than the bundle grants', differences, () => 'give a bundle that grants it, if the container shall have it; else do not restore this archive');
   }
-  return new StasisError('RESTORE_DIFFERS', `the container would not be what was saved: ${list(refused)}`, {
-    hint: `it was ended before it ran; if that is acceptable: stasis restore --allow-difference ${names.join(',')}`, details,
-  });
-}
-
-/** Throws USAGE for a name that is not in the table, so that a slip of the pen is not taken for a permission. */
-export function knownAttributes(names: readonly string[]): readonly string[] {
-  const unknown = names.find((name) => attributeOf(name) === undefined);
-  if (unknown === undefined) return names;
-  throw new StasisError('USAGE', `${JSON.stringify(unknown.slice(0, 80))} is not an attribute that is compared`, { hint: `choose from ${ATTRIBUTES.map(({ name }) => name).join(', ')}` });
+  const refused = refusedOf(differences, request.allowDifference);
+  if (refused.length === 0) return differences;
+  throw differs('the container would not be what was saved', refused, (names) => `it was ended before it ran; if that is acceptable: stasis restore --allow-difference ${names}`);
 }

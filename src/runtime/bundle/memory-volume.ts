@@ -1,9 +1,9 @@
 /** File systems in memory that a restore makes anew in place of those that were bound into a container. */
 import { mkdirSync } from 'node:fs';
-import { normalize, join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { MS_NODEV, MS_NOEXEC, MS_NOSUID, mount } from '../../host/libc.ts';
 import type { Mount } from '../../host/mountinfo.ts';
+import { mountPointOf } from '../spec.ts';
 import { printable } from '../text.ts';
 import type { OciSpec, VolumeMount } from '../types.ts';
 
@@ -21,7 +21,7 @@ const NOT_GIVEN = /^(ro|rw|inode64|inode32|seclabel|context=.*|rootcontext=.*|fs
 
 /** What the mount at a volume's destination is like, for the checkpoint. Undefined when there is none. */
 export function volumeMount(mounts: readonly Mount[], destination: string): VolumeMount | undefined {
-  const at = normalize(join('/', destination)).replace(/(.)\/$/, '$1');
+  const at = mountPointOf(destination);
   // The last one listed covers the others.
   const found = mounts.findLast(({ mountPoint }) => mountPoint === at);
   if (found === undefined) return undefined;

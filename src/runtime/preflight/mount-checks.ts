@@ -4,7 +4,7 @@ import { join, normalize, resolve } from 'node:path';
 import { mountOf, type Mount } from '../../host/mountinfo.ts';
 import { statOpen, statPath, withinRoot } from '../../host/still-files.ts';
 import type { Container, Finding, Volume } from '../types.ts';
-import { PROVIDED, isBindMount } from '../spec.ts';
+import { PROVIDED, isBindMount, mountPointOf } from '../spec.ts';
 import { printable } from '../text.ts';
 import { fatal, warning, who, type Scene } from './findings.ts';
 
@@ -25,7 +25,7 @@ interface Bind {
 /** The bind mounts of config.json as they are mounted now. */
 function binds(container: Container, mounts: readonly Mount[]): Bind[] {
   return (container.spec.mounts ?? []).filter(isBindMount).flatMap(({ destination, source }) => {
-    const at = normalize(join('/', destination)).replace(/(.)\/$/, '$1');
+    const at = mountPointOf(destination);
     // The last one listed covers the others.
     const mount = mounts.findLast(({ mountPoint }) => mountPoint === at);
     return mount === undefined || source === undefined ? [] : [{ destination: at, source, mount }];

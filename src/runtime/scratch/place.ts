@@ -8,6 +8,7 @@ import { parseContainerId, type ContainerId } from '../../core/ids.ts';
 import { killSession } from '../../host/session.ts';
 import { removeTreeAndMounts } from '../../host/unmount.ts';
 import { makeProvidedFiles, replaceableFiles } from '../bundle/provided-files.ts';
+import { mountPointOf } from '../spec.ts';
 import { requireLayers, requireSources } from '../bundle/requirements.ts';
 import { CRIU_CONFIG_FILE, CRIU_CONFIG_TEXT } from '../bundle/restore-spec.ts';
 import { sweepCgroups } from '../driver/cgroups.ts';
@@ -25,6 +26,8 @@ export interface ScratchPlace {
   readonly sessionFile: string;
   /** What stasis-network brings back there. */
   readonly networkDirectory?: string | undefined;
+  /** Mount points of the container, "/" among them, at which a view of the scratch place lies. */
+  readonly viewed: ReadonlySet<string>;
 }
 
 export interface PlaceRequest {
@@ -41,7 +44,7 @@ export interface PlaceRequest {
 /** What the runtime calls it, and its cgroups. */
 export const scratchId = (directory: string): ContainerId => parseContainerId(`stasis-rehearsal-${basename(directory)}`);
 
-function placeAt(directory: string): ScratchPlace {
+function placeAt(directory: string): Omit<ScratchPlace, 'viewed'> {
   return {
     id: scratchId(directory), directory, bundle: join(directory, 'bundle'), pidFile: join(directory, 'pid'), sessionFile: join(directory, 'session'),
   };
@@ -69,7 +72,7 @@ export function makePlace({ container, directory, memory, interfaces, kernel }: 
   writeFileSync(join(directory, 'addresses'), networkCommands(interfaces), { mode: 0o600 });
   if (networkKind(spec) === 'joined') writeFileSync(network, '', { mode: 0o600 });
   writeFileSync(join(place.bundle, 'config.json'), JSON.stringify(scratchSpec(roomForRestore(spec, kernel.limits), { root, criuConfig, cgroupsPath: `/${place.id}`, network, sources })), { mode: 0o600 });
-  return { ...place, networkDirectory: prepareNetwork(kernel.network, spec, join(directory, 'own-network')) };
+  return { ...place, viewed: new Set(['/', ...[...sources.keys()].map(mountPointOf)]), networkDirectory: prepareNetwork(kernel.network, spec, join(directory, 'own-network')) };
 }
 
 /** Ends whatever runs there and removes all of it. Nothing when it does not exist. */
