@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { CheckpointId, ContainerId, LineageId, OperationId } from '../core/ids.ts';
 import { listDirectory, makePrivateDirectory, readJsonFile, removeTree, replaceFile } from '../host/files.ts';
 import type { RuntimeRoot } from '../runtime/types.ts';
+import type { LinkRemaps } from './checkpoint/link-remaps.ts';
 
 export interface CheckpointRecord {
   readonly kind: 'checkpoint';
@@ -17,6 +18,8 @@ export interface CheckpointRecord {
   readonly container: { readonly id: ContainerId; readonly at: RuntimeRoot; readonly pid: number; readonly pidStart: number };
   readonly guardDirectory: string;
   readonly stagingDirectory: string;
+  /** Agents before 0.2 wrote none. */
+  readonly linkRemaps?: LinkRemaps;
 }
 
 export interface RestoreRecord {
@@ -90,8 +93,15 @@ function isRecord(value: unknown): value is JournalRecord {
   const { texts, truths, container: numbers } = shape;
   const container = fields(record['container']);
   const at = fields(container['at']);
-  return texts.every((key) => typeof record[key] === 'string') && truths.every((key) => typeof record[key] === 'boolean') &&
+  return isLinkRemaps(record['linkRemaps']) && texts.every((key) => typeof record[key] === 'string') && truths.every((key) => typeof record[key] === 'boolean') &&
     (numbers === undefined || ([container['id'], at['runtime'], at['binary'], at['root']].every((text) => typeof text === 'string') && numbers.every((key) => Number.isSafeInteger(container[key]))));
+}
+
+function isLinkRemaps(value: unknown): boolean {
+  if (value === undefined) return true;
+  const { trees, places, sinceMs } = fields(value);
+  return Number.isFinite(sinceMs) && Array.isArray(trees) && trees.every((tree) => typeof tree === 'string') &&
+    Array.isArray(places) && places.map(fields).every(({ root, directory }) => typeof root === 'string' && typeof directory === 'string');
 }
 
 function fields(value: unknown): Readonly<Record<string, unknown>> {

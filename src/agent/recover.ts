@@ -14,6 +14,7 @@ import { recoverFill } from '../host/lazy-guard.ts';
 import { processAlive } from '../host/proc.ts';
 import { killSession } from '../host/session.ts';
 import { findContainer, remove, removeBundle } from '../runtime/index.ts';
+import { mayHaveLinkRemaps, removeLinkRemaps } from './checkpoint/link-remaps.ts';
 import { sweepRehearsal } from './checkpoint/rehearse.ts';
 import type { AgentContext } from './context.ts';
 import type { CheckpointRecord, ImportRecord, JournalRecord, RestoreRecord } from './journal.ts';
@@ -62,7 +63,10 @@ async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord):
   const decision = existsSync(record.guardDirectory) ? await recoverGuard(agent.settings.scripts.guard, record.guardDirectory) : undefined;
   removeGuard(record.guardDirectory);
   await sweepRehearsal(agent, record.operation);
-  if (!(await agent.repository.exists(checkpoint, { signal }))) {
+  const exists = await agent.repository.exists(checkpoint, { signal });
+  const saved = exists && (!record.stop || !processAlive(container.pid, container.pidStart));
+  await removeLeftNames(record, saved ? 'saved' : 'nothing');
+  if (!exists) {
     await agent.repository.discard(checkpoint, { signal });
     await releaseLock(agent, checkpoint);
     return 'rolled back';
@@ -76,6 +80,12 @@ async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord):
   }
   if (decision === 'commit') await removeFromRuntime(record);
   return 'finished';
+}
+
+/** Staging is gone after a restart of the machine, and with it the knowledge whether there are any. */
+async function removeLeftNames({ linkRemaps, stagingDirectory }: CheckpointRecord, checkpoint: 'saved' | 'nothing'): Promise<void> {
+  if (linkRemaps === undefined || (existsSync(stagingDirectory) && !mayHaveLinkRemaps(join(stagingDirectory, 'images')))) return;
+  await removeLinkRemaps(linkRemaps, checkpoint);
 }
 
 /** criu killed the tasks, but the runtime may have died before it took the container off its books. */

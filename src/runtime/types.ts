@@ -96,6 +96,12 @@ export interface VolumeMount {
   readonly options: readonly string[];
 }
 
+/** A directory of the node in which criu may make a name: `directory` below `root`, "." for itself. */
+export interface NamelessPlace {
+  readonly root: string;
+  readonly directory: string;
+}
+
 export interface Verdict {
   readonly checkpointable: boolean;
   readonly findings: readonly Finding[];
@@ -105,6 +111,8 @@ export interface Verdict {
   readonly shape: readonly string[];
   /** Paths in the container's root of watched files, which CRIU must be told: CriuConfigOptions.watched. */
   readonly watched?: readonly string[];
+  /** Where names of criu's may be left when it is killed, beside the trees that are saved. */
+  readonly nameless?: readonly NamelessPlace[];
 }
 
 /** Options of one checkpoint; names follow podman. */

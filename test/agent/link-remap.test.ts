@@ -1,11 +1,12 @@
 /** Open files whose name is gone while another link keeps them: criu gives them a name for the checkpoint, and nothing of it stays. */
 import assert from 'node:assert/strict';
-import { readFileSync, readdirSync, existsSync } from 'node:fs';
+import { existsSync, mkdirSync, readFileSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
-import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { assertClean, atFailpoint, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { startContainer } from '../support/containers.ts';
+import { findSession } from '../support/victim.ts';
 
 /** A named semaphore; a log whose other name stays; a file of the lower layer, replaced; a file whose directory is gone, too. */
 const NAMELESS = `
@@ -24,6 +25,15 @@ while True:
     n += 1; log.write('%d\\n' % n); assert open('/var/app.log.1').read().endswith('%d\\n' % n)
     open('/n.new', 'w').write(str(n)); os.rename('/n.new', '/n')
     time.sleep(0.02)
+`;
+
+/** The same in a volume: in a directory, and in one that is gone. */
+const VOLUME = `
+import os, time
+kept = [open(path, 'w') for path in ('/var/app.log', '/vol/deep/log')]
+for file in kept: os.link(file.name, file.name + '.1'); os.unlink(file.name)
+n = 0
+while True: n += 1; open('/n.new', 'w').write(str(n)); os.rename('/n.new', '/n'); time.sleep(0.02)
 `;
 
 let home: AgentHome;
@@ -81,6 +91,44 @@ for (const runtime of ['runc', 'crun'] as const) {
         await assertClean(agent);
       } finally {
         await container.stop();
+      }
+    });
+  });
+}
+
+// Last: the home of each takes all agents along.
+for (const runtime of ['runc', 'crun'] as const) {
+  void describe(`open files without a name, agent and criu killed, ${runtime}`, () => {
+    void it('leave no names of criu behind, also not in a volume that is not saved', async () => {
+      const id = `nameless-killed-${runtime}-${process.pid}`;
+      const volume = join('/srv', `${id}-volume`);
+      mkdirSync(join(volume, 'deep'), { recursive: true });
+      const container = await startContainer({ runtime, id, args: ['/usr/bin/python3', '-c', VOLUME], edit: (spec) => { spec['mounts'].push({ destination: '/vol', type: 'bind', source: volume, options: ['bind', 'rw'] }); } });
+      const names = (): string[] => [...left(join('/srv', id, 'upper')), ...['.', 'deep'].flatMap((directory) => readdirSync(join(volume, directory)).filter((name) => name.startsWith('link_remap')))];
+      const own = makeHome();
+      try {
+        await goesOn(container.pid);
+        writeFileSync(join(volume, 'link_remap.9'), 'the user\'s own');
+        const first = await startAgent(own, { STASIS_TESTING_FAILPOINT: 'checkpoint.dump.after=stop' });
+        const outcome = checkpoint(first, id).catch((error: unknown) => error);
+        // criu waits in its hook: nobody dies of its death.
+        await atFailpoint(first, async () => {
+          const session = await findSession(own, { inHook: true });
+          assert.equal(names().length, 3, names().join());
+          process.kill(first.pid, 'SIGKILL');
+          session.kill('criu', 'runc', 'crun');
+        });
+        await first.kill();
+        await outcome;
+        const next = await startAgent(own);
+        assert.deepEqual(names(), ['link_remap.9']);
+        await goesOn(container.pid);
+        await assertClean(next);
+        await next.stop();
+      } finally {
+        await container.stop();
+        await removeHome(own);
+        rmSync(volume, { recursive: true, force: true });
       }
     });
   });

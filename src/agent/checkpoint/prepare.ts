@@ -53,10 +53,14 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     // What the store did not let go of is removed by the next start.
     if (clean) agent.journal.remove(operation.id);
   });
+  const linkRemaps = {
+    trees: [...(container.rootfs.kind === 'overlay' ? [container.rootfs.upper] : []), ...verdict.volumes.map(({ source }) => source)],
+    places: verdict.nameless ?? [], sinceMs: agent.clock.now(),
+  };
   agent.journal.write({
     kind: 'checkpoint', operation: operation.id, step: 'prepare', checkpoint: writer.id, lineage: writer.lineage, stop,
     container: { id: container.id, at: container.at, pid: container.pid, pidStart: container.pidStart },
-    guardDirectory, stagingDirectory: staging.directory,
+    guardDirectory, stagingDirectory: staging.directory, linkRemaps,
   });
 
   await reservation.begun(writer.id, { signal });
@@ -78,9 +82,8 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   const trees = await savedTrees(agent, container, verdict, writer, request);
   for (const tree of trees) undo.use(tree.saver);
   // Also of a container that was stopped. A root file system that is not saved is used by a restore as it is, and needs them.
-  const preparedMs = agent.clock.now();
   undo.defer(async () => {
-    if (mayHaveLinkRemaps(directories.images)) await removeLinkRemaps(trees.map(({ root }) => root), preparedMs);
+    if (mayHaveLinkRemaps(directories.images)) await removeLinkRemaps(linkRemaps, manifest === 'committed' ? 'saved' : 'nothing');
   });
   const memoryOfRehearsal = join(staging.directory, 'rehearsal');
   const plan = planRehearsal(agent, { container, verdict, request, lineage: writer.lineage, stop, budgetMs, memoryPath: path, rounds: plain === undefined });

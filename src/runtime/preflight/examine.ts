@@ -16,6 +16,7 @@ import { checkFileAttributes, checkMulticast, checkNetworkDevices, checkSocketOp
 import { checkMappings, checkSharedSegments } from './mapping-checks.ts';
 import { checkHeadroom, estimateMemory } from './memory.ts';
 import { checkBindMounts, checkFileSystems, checkInnerOverlays, checkProc, checkSources, findVolumes } from './mount-checks.ts';
+import { namelessPlaces } from './nameless.ts';
 import { checkExamined, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkStoppedThreads, checkStuck, checkSwap, checkTraced } from './process-checks.ts';
 import { checkDeletedPrograms, checkPrograms } from './program-checks.ts';
 import { shapeOfScene } from './shape.ts';
@@ -54,7 +55,7 @@ function unique(findings: readonly Finding[]): Finding[] {
   });
 }
 
-function verdict(findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes' | 'shape' | 'watched'>): Verdict {
+function verdict(findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes' | 'shape' | 'watched' | 'nameless'>): Verdict {
   const ordered = [...findings.filter(({ severity }) => severity === 'fatal'), ...findings.filter(({ severity }) => severity !== 'fatal')];
   return { checkpointable: !findings.some(({ severity }) => severity === 'fatal'), findings: ordered, ...more };
 }
@@ -71,5 +72,5 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
   }
   const watched = await checkWatches(scene, options.signal);
   const findings = [...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene), ...await checkDeviceNodes(scene, options.signal)];
-  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts), shape: shapeOfScene(scene), watched: watched.paths });
+  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts), shape: shapeOfScene(scene), watched: watched.paths, nameless: namelessPlaces(scene) });
 }
