@@ -9,7 +9,7 @@ import { StasisError } from '../../core/errors.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
 import { sessionHoldsSocket } from '../../host/session.ts';
 import type { StagingArea } from '../../host/staging.ts';
-import { pagesName, saveRound, type MemoryLayers } from '../../image/criu/index.ts';
+import { pagesName, saveRound, type KeptMemory, type MemoryLayers } from '../../image/criu/index.ts';
 import { SlabPool, startPageServer, type PageServer } from '../../image/page-server/index.ts';
 import type { MemoryLayer, ReceivedMemory } from '../../image/types.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
@@ -45,6 +45,8 @@ export interface MemoryTarget {
   readonly prefix: string;
   readonly verdict: Verdict;
   readonly layers: MemoryLayers;
+  /** Absent when there is no rehearsal. */
+  readonly kept: KeptMemory | undefined;
   /** Where the number of the dump's session will be (Guard.sessionFile). */
   readonly sessionFile: string;
 }
@@ -83,7 +85,7 @@ export async function openMemoryPath(agent: AgentContext, name: MemoryPathName, 
   return name === 'directory' ? openDirectory(target, options) : openPageServer(agent, target, options);
 }
 
-async function openDirectory({ staging, writer, verdict, layers }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
+async function openDirectory({ staging, writer, verdict, layers, kept }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
   const reservation = await staging.reserve(imagesEstimate(verdict), { signal: options.signal });
   return {
     name: 'directory', pageServer: undefined, release: () => reservation.release(), received: async () => undefined,
@@ -94,7 +96,11 @@ async function openDirectory({ staging, writer, verdict, layers }: MemoryTarget,
         pageServer: undefined,
         taken: async (imageDir) => {
           const images = await saveRound(writer, layers.begin(), imageDir, options);
-          for (const { pagesId } of images) await hollow(join(imageDir, pagesName(pagesId)));
+          for (const image of images) {
+            const path = join(imageDir, pagesName(image.pagesId));
+            kept?.keepFile(image, path);
+            await hollow(path);
+          }
           return images;
         },
         [Symbol.asyncDispose]: async () => {},
@@ -104,11 +110,11 @@ async function openDirectory({ staging, writer, verdict, layers }: MemoryTarget,
   };
 }
 
-async function openPageServer(agent: AgentContext, { staging, writer, prefix, verdict, layers, sessionFile }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
+async function openPageServer(agent: AgentContext, { staging, writer, prefix, verdict, layers, kept, sessionFile }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
   const reservation = await staging.reserve(IMAGES_MARGIN_BYTES, { signal: options.signal });
   const bytes = Math.max(MIN_SLABS_BYTES, Math.min(imagesEstimate(verdict), agent.staging.availableBytes()));
   const pool = await SlabPool.create(bytes, { signal: options.signal });
-  const common = { writer, prefix, pool, criu: agent.toolchain.criu.version, ...options };
+  const common = { writer, prefix, pool, kept, criu: agent.toolchain.criu.version, ...options };
   const server: PageServer = await startPageServer({
     ...common, rounds: { layers, round: false }, mayConnect: (inode) => sessionHoldsSocket(sessionFile, inode),
     // All pages are in the slabs: the container need not wait for their sealing.

@@ -4,10 +4,11 @@ import { join } from 'node:path';
 import { StasisError, isStasisError } from '../../core/errors.ts';
 import { newCheckpointId, type LineageId } from '../../core/ids.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
-import { criuConfig, mustLeaveRunning, namespaceOf, readOwnNetwork } from '../../runtime/index.ts';
+import type { StagingArea } from '../../host/staging.ts';
+import { NoScratch, criuConfig, mustLeaveRunning, namespaceOf, readOwnNetwork } from '../../runtime/index.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { Container, Finding, Verdict } from '../../runtime/types.ts';
-import { MemoryLayers } from '../../image/criu/index.ts';
+import { KeptMemory, MemoryLayers } from '../../image/criu/index.ts';
 import { TreeSaver } from '../../image/tree/index.ts';
 import type { AgentContext } from '../context.ts';
 import type { Operation } from '../operation.ts';
@@ -27,6 +28,9 @@ export type PreparedCheckpoint = CheckpointInProgress;
 
 /** Kept free in the repository's file system beyond what the checkpoint may need. */
 const REPOSITORY_MARGIN_BYTES = 64 * MiB;
+
+/** Of memory that does not stay here, so much is kept for a rehearsal: what criu cannot leave out, as a rule some pages of each process. */
+const KEPT_BYTES = 64 * MiB;
 
 /** Of the freeze budget, after which criu gives up by itself: before the guard has to kill it. */
 const CRIU_SHARE = 0.8;
@@ -71,14 +75,16 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   });
   undo.defer(async () => (await arming.catch(() => undefined))?.[Symbol.asyncDispose]());
   const { network, lost } = await readOwnNetwork(container, settings.scripts.network, signal);
+  const plain = whyPlain(agent, container, verdict, { mode: request.preDump ?? settings.preDump, remainingMs: operation.remainingMs });
+  const plan = planRehearsal(agent, { container, verdict, request, lineage: writer.lineage, stop, budgetMs, memoryPath: path, rounds: plain === undefined });
   const layers = new MemoryLayers();
-  const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict, layers, sessionFile: join(guardDirectory, 'session') }, { signal, onBytes: (count) => operation.addBytes(count) }));
+  const kept = plan.skipped === undefined && (path === 'page-server' || plain === undefined) ? undo.use(new KeptMemory(join(staging.directory, 'kept'), { maxBytes: KEPT_BYTES })) : undefined;
+  const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict, layers, kept, sessionFile: join(guardDirectory, 'session') }, { signal, onBytes: (count) => operation.addBytes(count) }));
   const criu = join(directories.work, 'criu.conf');
   writeFileSync(criu, criuConfig({
     timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, watched: verdict.watched, tcpSkipInFlight: request.flags.tcpSkipInFlight,
     actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
   }), { mode: 0o600 });
-  const plain = whyPlain(agent, container, verdict, { mode: request.preDump ?? settings.preDump, remainingMs: operation.remainingMs });
   const trees = await savedTrees(agent, container, verdict, writer, request);
   for (const tree of trees) undo.use(tree.saver);
   // Also of a container that was stopped. A root file system that is not saved is used by a restore as it is, and needs them.
@@ -86,9 +92,9 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     if (mayHaveLinkRemaps(directories.images)) await removeLinkRemaps(linkRemaps, manifest === 'committed' ? 'saved' : 'nothing');
   });
   const memoryOfRehearsal = join(staging.directory, 'rehearsal');
-  const plan = planRehearsal(agent, { container, verdict, request, lineage: writer.lineage, stop, budgetMs, memoryPath: path, rounds: plain === undefined });
   const rehearsing = undo.use(new RehearsalOfCheckpoint({
-    agent, container, flags: request.flags, allowDifference: request.allowDifference, lineage: writer.lineage, operation: operation.id, plan, directories: { images: directories.images, work: directories.work, memory: memoryOfRehearsal },
+    agent, container, flags: request.flags, allowDifference: request.allowDifference, lineage: writer.lineage, operation: operation.id, plan, directories: { work: directories.work, memory: memoryOfRehearsal },
+    images: () => imagesOfRehearsal({ staging, imageDir: directories.images, layers, kept, pageServer: path === 'page-server' }),
   }));
   await rehearsing.prepare(signal);
   // On top of the stack: whatever else is to be undone, the container goes on first.
@@ -97,6 +103,24 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     agent, operation, container, reservation, findings: [...verdict.findings, ...lost.map(lostNetwork)], network, request, stop, budgetMs, directories, writer, memory, layers, trees, frozen, criuConfig: criu, guardDirectory,
     plain, rehearsing, undo: undo.move(), mark: (state) => { manifest = state; },
   });
+}
+
+interface DumpedImages {
+  readonly staging: StagingArea;
+  readonly imageDir: string;
+  readonly layers: MemoryLayers;
+  readonly kept: KeptMemory | undefined;
+  readonly pageServer: boolean;
+}
+
+/** The images of the dump, or, where their memory is on its way elsewhere, others that a rehearsal can be made of. Throws NoScratch. */
+async function imagesOfRehearsal({ staging, imageDir, layers, kept, pageServer }: DumpedImages): Promise<string> {
+  if (!pageServer && layers.depth === 0) return imageDir;
+  if (kept === undefined || kept.lost !== undefined) throw new NoScratch(kept?.lost ?? 'its memory is not kept');
+  const target = join(staging.directory, 'rehearsal-images');
+  await kept.layOut(target, { imageDir, layers });
+  if (kept.lost !== undefined) throw new NoScratch(kept.lost);
+  return target;
 }
 
 function lostNetwork(message: string): Finding {

@@ -60,8 +60,7 @@ function whyImpossible(agent: AgentContext, { container, verdict, budgetMs, memo
   const { bytes, shared } = verdict.memory;
   const expectedMs = agent.rehearsals.expectedMs + (lazy ? 0 : bytes / EAGER_BYTES_PER_MS);
   if (budgetMs < expectedMs) return `it may need ${formatDuration(expectedMs)}, and the freeze budget is ${formatDuration(budgetMs)}`;
-  if (memoryPath === 'page-server') return 'memory that cannot be left out is not kept when it comes over the page server';
-  if (rounds) return 'memory that cannot be left out is not kept when it is read in rounds before the freeze';
+  if (!lazy && (memoryPath === 'page-server' || rounds)) return 'all memory of a container in a user namespace is needed, and it does not stay on the node when it comes over the page server or in rounds before the freeze';
   const free = freemem();
   // What cannot be left out is in the images and in the rebuilt tasks.
   if (lazy && free < shared + MEMORY_MARGIN_BYTES) return `shared memory would be there twice, and the node has ${formatBytes(free)} left`;

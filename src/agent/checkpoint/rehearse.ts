@@ -33,8 +33,10 @@ export interface RehearsalParts {
   readonly allowDifference: readonly string[];
   readonly lineage: LineageId;
   readonly operation: OperationId;
-  /** Images of the dump; CRIU's working directory of the operation; a directory in memory. */
-  readonly directories: { readonly images: string; readonly work: string; readonly memory: string };
+  /** Once the dump is there: the directory of images to rebuild. Throws NoScratch. */
+  readonly images: () => Promise<string>;
+  /** CRIU's working directory of the operation; a directory in memory. */
+  readonly directories: { readonly work: string; readonly memory: string };
   readonly plan: RehearsalPlan;
 }
 
@@ -127,6 +129,7 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
 
   async #rebuild(saved: SavedState, signal: AbortSignal, timeoutMs: number): Promise<void> {
     const { agent, container, flags, directories, operation, plan } = this.#parts;
+    const imageDir = await this.#parts.images();
     const place = makePlace({ container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces, kernel: saved.kernel });
     const workDir = join(directories.work, 'rehearsal');
     mkdirSync(workDir, { mode: 0o700 });
@@ -139,7 +142,7 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     using gate = RestoreGate.open(join(place.directory, 'gate'));
     const ended = new AbortController();
     this.#rebuilding = rebuild({
-      place, at: container.at, imageDir: directories.images, workDir, lazyPages: plan.lazy && container.at.runtime === 'runc', flags: { ...flags, tcpClose: false }, criuConfig: config, operationId: operation,
+      place, at: container.at, imageDir, workDir, lazyPages: plan.lazy && container.at.runtime === 'runc', flags: { ...flags, tcpClose: false }, criuConfig: config, operationId: operation,
       gateDirectory: gate.directory, cgroupNamespace: container.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false, scripts: agent.settings.scripts,
     }, agent.toolchain, { signal: AbortSignal.any([signal, ended.signal]), timeoutMs });
     try {

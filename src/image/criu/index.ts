@@ -1,5 +1,6 @@
 /** CRIU's images: reading them, saving them, bringing them back. CRIU itself is run elsewhere. */
 export { saveImages, saveRound } from './save.ts';
+export { KeptMemory } from './kept-memory.ts';
 export { MemoryLayers } from './layers.ts';
 export { PE_PRESENT, pagesName } from './pagemap.ts';
 export { loadImages } from './load.ts';

@@ -17,7 +17,7 @@ const PIECE_BYTES = 1024 * 1024;
 const ROUNDS_PREFIX = 'pre-dump/';
 
 /** Pages that lie one after the other, in the address space and in the blob. */
-interface Place extends PageRun {
+export interface Place extends PageRun {
   readonly blob: string;
   readonly offset: number;
 }
@@ -26,6 +26,8 @@ export type Ranges = readonly (readonly [number, number])[];
 
 type Flat = ReadonlyMap<string, readonly Place[]>;
 type Received = ReceivedMemory['images'][number];
+
+export type Preview = (images: readonly MemoryLayer[]) => readonly { readonly image: MemoryLayer; readonly places: readonly Place[] }[];
 
 export class MemoryLayers {
   readonly #pageSize: number;
@@ -62,6 +64,12 @@ export class MemoryLayers {
     this.#flat = flat;
     this.#images = images;
     this.#depth += 1;
+  }
+
+  /** Tells where the pages of the next round would lie, with the rounds of now; nothing is added. It throws like add. */
+  preview(): Preview {
+    const flat = this.#flat;
+    return (images) => images.map((image) => ({ image, places: flatten(image, flat.get(image.pagemap) ?? [], this.#pageSize) }));
   }
 
   /** Nothing of the rounds counts: a dump that failed may have taken pages for saved that are not. The next one holds everything. */
@@ -155,7 +163,7 @@ async function writePagemap(writer: CheckpointWriter, blob: string, { pagesId, p
 }
 
 /** In the pages file the pages of all rounds lie one after the other, so a run does not end where a round does. */
-function* runsOf(places: readonly Place[], pageSize: number): Generator<PageRun> {
+export function* runsOf(places: readonly Place[], pageSize: number): Generator<PageRun> {
   let run: PageRun | undefined;
   for (const { address, pages, flags } of places) {
     if (run !== undefined && run.flags === flags && last(run, pageSize) === address) run = { ...run, pages: run.pages + pages };

@@ -2,6 +2,7 @@
 import { StasisError } from '../../core/errors.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
 import type { MemoryLayer, ReceivedMemory } from '../types.ts';
+import type { KeptImage, KeptMemory } from '../criu/kept-memory.ts';
 import { PE_LAZY, PE_PRESENT, pagemapName, pagesName } from '../criu/pagemap.ts';
 import type { PageRun } from '../criu/pagemap.ts';
 import { Channel } from './channel.ts';
@@ -27,6 +28,8 @@ export interface ReceiverOptions {
   readonly layered: boolean;
   /** Not the last one: should it fail, the writer must not mind. */
   readonly round: boolean;
+  /** Gets what a rehearsal needs of it. */
+  readonly kept?: KeptMemory | undefined;
   /** Page size of this machine in bytes. */
   readonly pageSize: number;
   readonly signal: AbortSignal | undefined;
@@ -42,6 +45,7 @@ interface OpenImage {
   readonly channel: Channel<StagedPiece>;
   readonly pagemap: PagemapBlob | undefined;
   readonly runs: PageRun[];
+  readonly kept: KeptImage | undefined;
   pages: number;
   lazyPages: number;
   /** Where in the address space the next byte belongs, and where the current run ends. */
@@ -58,9 +62,11 @@ export class MemoryReceiver {
   readonly #saving = new Set<Promise<void>>();
   #image: OpenImage | undefined;
   #failure: Error | undefined;
+  #room: Uint8Array | undefined;
 
   constructor(options: ReceiverOptions) {
     this.#options = options;
+    options.kept?.begin();
     this.#stage = new Stage(options.pool);
   }
 
@@ -74,7 +80,8 @@ export class MemoryReceiver {
     const pagesId = FIRST_PAGES_ID + this.#images.size;
     const channel = new Channel<StagedPiece>();
     const pagemap = layered ? undefined : new PagemapBlob(writer, prefix + name, pagesId, signal);
-    this.#image = { id, name, pagesId, channel, pagemap, runs: [], pages: 0, lazyPages: 0, address: 0, reached: 0 };
+    const kept = this.#options.kept?.open({ pagemap: name, ...id, pagesId, blob: prefix + pagesName(pagesId) });
+    this.#image = { id, name, pagesId, channel, pagemap, kept, runs: [], pages: 0, lazyPages: 0, address: 0, reached: 0 };
     this.#record(this.#image);
     if (layered) this.#layers.push({ pagemap: name, ...id, pagesId, blob: prefix + pagesName(pagesId), runs: this.#image.runs });
     this.#save(this.#append(prefix + pagesName(pagesId), channel));
@@ -91,6 +98,7 @@ export class MemoryReceiver {
     }
     if (image.pagemap !== undefined) image.pagemap.run({ address, pages, flags });
     else image.runs.push({ address, pages, flags });
+    image.kept?.run({ address, pages, flags });
     image.reached = end;
     if ((flags & PE_PRESENT) === 0) return 0;
     image.pages += pages;
@@ -100,7 +108,8 @@ export class MemoryReceiver {
   }
 
   room(): Uint8Array | undefined {
-    return this.#stage.room();
+    this.#room = this.#stage.room();
+    return this.#room;
   }
 
   whenRoom(wake: () => void): void {
@@ -110,6 +119,7 @@ export class MemoryReceiver {
   wrote(count: number): void {
     const image = this.#image;
     if (image === undefined) throw protocolError('pages come without an image');
+    if (image.kept !== undefined && this.#room !== undefined) image.kept.bytes(this.#room.subarray(0, count));
     for (const piece of this.#stage.wrote(image.address, count)) image.channel.push(piece);
     image.address += count;
   }

@@ -8,6 +8,7 @@ import { createServer } from 'node:net';
 import type { AddressInfo } from 'node:net';
 import { StasisError } from '../../core/errors.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
+import type { KeptMemory } from '../criu/kept-memory.ts';
 import type { MemoryLayers } from '../criu/layers.ts';
 import type { ReceivedMemory } from '../types.ts';
 import { acceptOne, type MayConnect } from './accept.ts';
@@ -25,6 +26,8 @@ export interface PageServerOptions {
   readonly criu: readonly [number, number, number];
   /** The rounds before this dump; looked at when criu connects. `round`: this dump is one of them, not the last. */
   readonly rounds?: { readonly layers: MemoryLayers; readonly round: boolean };
+  /** Gets what a rehearsal of this dump needs. */
+  readonly kept?: KeptMemory | undefined;
   /** Bytes of a page on this machine; 4096 unless told. */
   readonly pageSize?: number;
   /** Aborting it fails the dump; criu then lets the container go on. */

@@ -1,7 +1,11 @@
 /** Memory out of several rounds: what comes out is what was there at the last one, page for page. */
 import assert from 'node:assert/strict';
+import { mkdirSync, mkdtempDisposableSync, readFileSync, writeFileSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { test } from 'node:test';
 import fc from 'fast-check';
+import { KeptMemory } from '../../../src/image/criu/kept-memory.ts';
 import { MemoryLayers } from '../../../src/image/criu/layers.ts';
 import { PE_LAZY, PE_PARENT, PE_PRESENT, PagemapReader } from '../../../src/image/criu/pagemap.ts';
 import type { PageRun } from '../../../src/image/criu/pagemap.ts';
@@ -75,6 +79,61 @@ void test('any rounds: the last one counts, and nothing of the rounds stays', as
     assert.deepEqual(read(writer), new Map([...memory].sort(([a], [b]) => a - b).map(([place, content]) => [place, page(content).toString('latin1')])));
     assert.deepEqual([...writer.blobs.keys()].sort(), ['x/pagemap-1.img', 'x/pages-1.img']);
   }), { numRuns: 200, verbose: true });
+});
+
+/** As a page server hands it over: runs, and the bytes of those that are present in pieces of any size. */
+function keep(kept: KeptMemory, { runs, ...layer }: MemoryLayer, bytes: Buffer): void {
+  kept.begin();
+  const image = kept.open(layer);
+  let at = 0;
+  for (const run of runs) {
+    image.run(run);
+    const end = (run.flags & PE_PRESENT) === 0 ? at : at + run.pages * PAGE;
+    for (; at < end; at += Math.min(1500, end - at)) image.bytes(bytes.subarray(at, at + Math.min(1500, end - at)));
+  }
+}
+
+void test('a rehearsal of any rounds has the pagemap of the checkpoint, and all pages that cannot come later', async () => {
+  await fc.assert(fc.asyncProperty(fc.array(change, { minLength: 1, maxLength: 4 }), async (changes) => {
+    using directory = mkdtempDisposableSync(join(tmpdir(), 'kept-'));
+    mkdirSync(join(directory.path, 'images'));
+    writeFileSync(join(directory.path, 'images/inventory.img'), 'other images');
+    const writer = new MemoryWriter();
+    const layers = new MemoryLayers();
+    const memory = new Map<number, number>();
+    using kept = new KeptMemory(join(directory.path, 'kept'), { maxBytes: 1e9 });
+    let written = 0;
+    for (const [index, { gone, written: places, cuts }] of changes.entries()) {
+      const known = layers.has('pagemap-1.img') ? new Set(memory.keys()) : new Set<number>();
+      for (const place of gone) memory.delete(place);
+      for (const place of places) {
+        memory.set(place, (written += 1));
+        known.delete(place);
+      }
+      const layer = await dumped(writer, layers.begin(), memory, known, (n) => cuts.includes(n));
+      keep(kept, layer, Buffer.from(writer.blob(layer.blob)));
+      if (index === changes.length - 1) await kept.layOut(join(directory.path, 'rehearsal'), { imageDir: join(directory.path, 'images'), layers });
+      layers.add([layer]);
+    }
+    await layers.finish(writer, 'x/', { signal, locked: () => [] });
+    const made = (name: string): Buffer => readFileSync(join(directory.path, 'rehearsal', name));
+    assert.equal(kept.lost, undefined);
+    assert.equal(made('inventory.img').toString(), 'other images');
+    assert.deepEqual(made('pagemap-1.img'), Buffer.from(writer.blob('x/pagemap-1.img')));
+    const pages = [...memory].sort(([a], [b]) => a - b).map(([place, content]) => (place % 7 < 4 ? Buffer.alloc(PAGE) : page(content)));
+    assert.deepEqual(made('pages-1.img'), Buffer.concat(pages));
+  }), { numRuns: 50 });
+});
+
+void test('more than may be kept is no rehearsal', () => {
+  using directory = mkdtempDisposableSync(join(tmpdir(), 'kept-'));
+  using kept = new KeptMemory(join(directory.path, 'kept'), { maxBytes: 2 * PAGE });
+  const layer = { pagemap: 'pagemap-1.img', kind: 'task', id: 1, pagesId: 1, blob: 'b' } as const;
+  const runs = [{ address: BASE, pages: 9, flags: PE_PRESENT | PE_LAZY }, { address: BASE + 9 * PAGE, pages: 2, flags: PE_PRESENT }];
+  keep(kept, { ...layer, runs }, Buffer.alloc(11 * PAGE));
+  assert.equal(kept.lost, undefined);
+  keep(kept, { ...layer, blob: 'c', runs: [{ address: BASE, pages: 1, flags: PE_PRESENT }] }, Buffer.alloc(PAGE));
+  assert.match(kept.lost ?? '', /more than 8\.00 KiB of its memory cannot be left out/);
 });
 
 void test('what was locked since a round before is not left for later', async () => {
