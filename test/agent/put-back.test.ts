@@ -198,12 +198,13 @@ for (const runtime of ['runc', 'crun'] as const) {
         ip address add 192.0.2.9/32 dev lo; ip route add 203.0.113.0/24 dev br0; ip route add 198.51.100.0/24 dev br0 table 77; ip rule add from 10.9.8.7 table 77
         nft add table inet mine; nft 'add chain inet mine in { type filter hook input priority 0; policy accept; }'; nft add rule inet mine in tcp dport 99 drop
         echo 777 > /proc/sys/net/core/somaxconn; echo 99 > /proc/sys/net/ipv4/tcp_keepalive_time; echo 0 40000 > /proc/sys/net/ipv4/ping_group_range
+        echo 1 > /proc/sys/net/ipv4/ip_forward; echo 1 > /proc/sys/net/ipv4/conf/all/accept_redirects
         cd /proc/sys/net/ipv6/conf; echo 1 > all/use_tempaddr; echo 0 > default/use_tempaddr; echo fd00::9 > br0/stable_secret`);
       await waitForOutput(container.outputFile, (text) => text.includes('ready'));
       const { before: was, after: is } = await cycles(container, (pid) => [
         'ip -o address show dev lo', 'ip -o -4 address show dev br0', 'ip rule', 'ip -4 route show table 77', 'ip -4 route show', 'nft list ruleset', 'ip -json link show br0 | grep -o \'"address":"[^"]*\'', 'ss -Hltn',
         'cat /proc/sys/net/core/somaxconn /proc/sys/net/ipv4/ip_unprivileged_port_start /proc/sys/net/ipv4/ip_local_port_range /proc/sys/net/ipv4/tcp_keepalive_time',
-        'cd /proc/sys/net; cat ipv4/ping_group_range; grep . ipv6/conf/*/addr_gen_mode ipv6/conf/*/use_tempaddr ipv6/conf/br0/stable_secret',
+        'cd /proc/sys/net; cat ipv4/ping_group_range; grep . ipv4/conf/*/accept_redirects; grep . ipv6/conf/*/addr_gen_mode ipv6/conf/*/use_tempaddr ipv6/conf/br0/stable_secret',
       ].map((command) => inside(pid, 'sh', '-c', command).replaceAll(/ linkdown|(?<= )\d+: /g, '')));
       assert.match(was.join('\n'), /dport 99 drop/);
       assert.deepEqual(is, [was, was]);

@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { run } from '../../host/process.ts';
 import { printable } from '../text.ts';
 import type { OciSpec } from '../types.ts';
-import { changedSysctls, parseSysctls, type Sysctls } from './sysctls.ts';
+import { changedSysctls, parseSysctls, withoutInterfaces, type Sysctls } from './sysctls.ts';
 
 export interface SavedNetwork {
   /** As `ip` and `nft` save them, base64, by the names of stasis-network. */
@@ -91,12 +91,14 @@ export async function readNetwork(pid: number, spec: OciSpec, program: string, s
     const why = stdout.length > MAX_BYTES ? 'it has too many addresses, routes and rules' : stderr.trim().split('\n').at(-1) ?? '';
     return { lost: [`the container's network namespace: it could not be read (${printable(why)}); are ip and nft installed on this node?`] };
   }
-  const { links, up, lost } = linesOf(JSON.parse(Buffer.from(listed, 'base64').toString('utf8')) as Link[]);
+  const all = JSON.parse(Buffer.from(listed, 'base64').toString('utf8')) as Link[];
+  const { links, up, lost } = linesOf(all);
   // Addresses and routes of a link that is not there keep each other from coming back.
   const names = lost.length > 0 ? ['nft'] : PARTS;
   const parts = Object.fromEntries(names.flatMap((name) => (saved.has(name) ? [[name, saved.get(name)!]] : [])));
   const sysctls = changedSysctls(parseSysctls(Buffer.from(saved.get('sysctls') ?? '', 'base64').toString('utf8')), await defaults(program, signal), spec);
-  return { network: { parts, links: lost.length > 0 ? [] : links, up: lost.length > 0 ? [] : up, sysctls }, lost };
+  if (lost.length === 0) return { network: { parts, links, up, sysctls }, lost };
+  return { network: { parts, links: [], up: [], sysctls: withoutInterfaces(sysctls, new Set(all.map(({ ifname }) => ifname).filter((name) => name !== 'lo'))) }, lost };
 }
 
 /** Writes what stasis-network restores into a directory of its own. */

@@ -19,16 +19,18 @@ function key(name: string): string {
   return name.includes('/') ? name : name.replaceAll('.', '/');
 }
 
-/** Which setting of an interface, and of which interface: "all" sets it for each of them. */
-function setting(path: string): { readonly name: string; readonly of: string } | undefined {
-  const [, family, of, name] = /^net\/(ipv[46]\/conf)\/([^/]+)\/(.+)$/.exec(path) ?? [];
-  return of === undefined ? undefined : { name: `${family} ${name}`, of };
-}
+const FAMILIES = ['net/ipv4/', 'net/ipv6/'] as const;
 
-/** What differs from a new namespace, or will when what differs is set, and what config.json asks for. */
+/** What differs from a new namespace, and what config.json asks for. */
 export function changedSysctls(now: ReadonlyMap<string, string>, fresh: ReadonlyMap<string, string>, spec: OciSpec): Sysctls {
   const asked = new Set(Object.keys((spec.linux?.['sysctl'] ?? {}) as Record<string, string>).map(key));
   const changed = [...now].filter(([path, value]) => fresh.get(path) !== value || asked.has(path));
-  const ofAll = new Set(changed.flatMap(([path]) => (setting(path)?.of === 'all' ? setting(path)!.name : [])));
-  return Object.fromEntries([...now].filter(([path, value]) => fresh.get(path) !== value || asked.has(path) || ofAll.has(setting(path)?.name ?? '')));
+  // Those of interfaces set each other ("all" sets each, forwarding sets redirects): with one of a family go all.
+  const together = FAMILIES.filter((family) => changed.some(([path]) => path === `${family}ip_forward` || path.startsWith(`${family}conf/`))).map((family) => `${family}conf/`);
+  return Object.fromEntries([...now].filter(([path, value]) => fresh.get(path) !== value || asked.has(path) || together.some((family) => path.startsWith(family))));
+}
+
+/** Without those of interfaces that do not come back. */
+export function withoutInterfaces(sysctls: Sysctls, gone: ReadonlySet<string>): Sysctls {
+  return Object.fromEntries(Object.entries(sysctls).filter(([path]) => !gone.has(/^net\/ipv[46]\/(?:conf|neigh)\/([^/]+)\//.exec(path)?.[1] ?? '')));
 }
