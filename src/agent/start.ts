@@ -5,7 +5,7 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../core/clock.ts';
 import { isStasisError, StasisError } from '../core/errors.ts';
-import { armFailpoint, noFailpoints, type Failpoints } from '../core/failpoint.ts';
+import { armFailpoints, noFailpoints, type Failpoints } from '../core/failpoint.ts';
 import { version } from '../core/version.ts';
 import type { Config } from '../config/schema.ts';
 import { makePrivateDirectory, readJsonFile, replaceFile } from '../host/files.ts';
@@ -169,7 +169,7 @@ function runtimeRoots({ runtimes }: Config): RuntimeRoot[] {
 
 function failpointsOf(config: Config): Failpoints {
   if (config.testing.failpoint === '') return noFailpoints;
-  return armFailpoint(config.testing.failpoint, { signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep });
+  return armFailpoints(config.testing.failpoint, { signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep });
 }
 
 function requireRoot(): void {

@@ -1,6 +1,7 @@
 /**
  * Numbered places where a test makes an operation fail or its process die. Armed only by the configuration key
- * `testing.failpoint`, written NAME[:COUNT]=ACTION: at the COUNT-th hit of NAME (first unless told), do ACTION.
+ * `testing.failpoint`, written NAME[:COUNT]=ACTION: at the COUNT-th hit of NAME (first unless told), do ACTION. Several
+ * stand between commas.
  * Every step of an operation has two: "checkpoint.seal" before it and "checkpoint.seal.after" behind it.
  */
 import { StasisError } from './errors.ts';
@@ -27,7 +28,16 @@ export function parseFailpoint(text: string): { name: string; count: number; act
   return { name: match[1] ?? '', count: Number(match[2] ?? 1), action: match[3] as FailpointAction };
 }
 
-export function armFailpoint(text: string, effects: FailpointEffects): Failpoints {
+export function armFailpoints(text: string, effects: FailpointEffects): Failpoints {
+  const armed = text.split(',').map((one) => armFailpoint(one, effects));
+  return {
+    hit: async (name, how) => {
+      for (const one of armed) await one.hit(name, how);
+    },
+  };
+}
+
+function armFailpoint(text: string, effects: FailpointEffects): Failpoints {
   const armed = parseFailpoint(text);
   let left = armed.count;
   return {

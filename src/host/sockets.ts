@@ -7,6 +7,7 @@ import { endianness } from 'node:os';
 import koffi from 'koffi';
 import { invariant } from '../core/assert.ts';
 import { errnoCode } from '../core/errors.ts';
+import { insideNamespaces } from './in-namespaces.ts';
 import { duplicateDescriptors, systemError } from './libc.ts';
 import { statOpen } from './still-files.ts';
 import { O_PATH } from './tree-calls.ts';
@@ -15,7 +16,6 @@ const libc = koffi.load('libc.so.6');
 const raw = {
   getxattr: libc.func('int64_t getxattr(const char* path, const char* name, void* value, size_t size)'),
   getsockopt: libc.func('int getsockopt(int fd, int level, int name, void* value, void* length)'),
-  setns: libc.func('int setns(int fd, int type)'),
   socket: libc.func('int socket(int domain, int type, int protocol)'),
   send: libc.func('int64_t send(int fd, const void* buffer, size_t size, int flags)'),
   recv: libc.func('int64_t recv(int fd, void* buffer, size_t size, int flags)'),
@@ -26,7 +26,6 @@ const raw = {
 /** linux/sockios.h: a descriptor of the network namespace that a socket was made in. */
 const SIOCGSKNS = 0x894c;
 
-const CLONE_NEWNET = 0x40000000;
 const AF_NETLINK = 16;
 const SOCK_RAW_CLOEXEC = 0o2000003;
 const NETLINK_SOCK_DIAG = 4;
@@ -120,32 +119,8 @@ export function socketNetwork(pid: number, fd: number): string | undefined {
   }
 }
 
-/**
- * Runs `use` with the calling thread inside another network namespace. Everything in it must be synchronous:
- * no other code of this thread can then see the change.
- */
-function insideNetwork<T>(pid: number, use: () => T): T {
-  const mine = '/proc/thread-self/ns/net';
-  if (readlinkSync(mine) === readlinkSync(`/proc/${pid}/ns/net`)) return use();
-  const back = openSync(mine, 'r');
-  try {
-    const there = openSync(`/proc/${pid}/ns/net`, 'r');
-    const entered = raw.setns(there, CLONE_NEWNET) as number;
-    const failure = entered === 0 ? undefined : systemError('setns');
-    closeSync(there);
-    if (failure !== undefined) throw failure;
-    try {
-      return use();
-    } finally {
-      invariant(raw.setns(back, CLONE_NEWNET) === 0, 'a thread could not return to its own network namespace');
-    }
-  } finally {
-    closeSync(back);
-  }
-}
-
 function openDiag(pid: number): number {
-  return insideNetwork(pid, () => {
+  return insideNamespaces(pid, ['net'], () => {
     const fd = raw.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG) as number;
     if (fd < 0) throw systemError('socket');
     return fd;

@@ -1,11 +1,14 @@
-/** System calls about tasks that Node.js does not offer: affinity and I/O priority. */
+/** System calls about tasks that Node.js does not offer: affinity, I/O priority, and whether there is Landlock. */
 import { check, libc } from './libc.ts';
 
 const raw = {
   affinity: libc.func('int sched_setaffinity(int tid, size_t size, const void* mask)'),
+  landlock: libc.func('long syscall(long number, const void* attributes, size_t size, uint32_t flags)'),
   ioprio: libc.func('long syscall(long number, int which, int who, int value)'),
 };
 
+const SYS_LANDLOCK_CREATE_RULESET = 444;
+const LANDLOCK_CREATE_RULESET_VERSION = 1;
 const [SYS_IOPRIO_SET, SYS_IOPRIO_GET] = process.arch === 'arm64' ? [30, 31] : [251, 252];
 const IOPRIO_WHO_PROCESS = 1;
 
@@ -24,4 +27,9 @@ export function ioPriority(tid: number): number {
 
 export function setIoPriority(tid: number, value: number): void {
   check(raw.ioprio(SYS_IOPRIO_SET, IOPRIO_WHO_PROCESS, tid, value) as number, 'ioprio_set');
+}
+
+/** Of the kernel's interface; below 1 where it has none, or was started without. */
+export function landlockVersion(): number {
+  return raw.landlock(SYS_LANDLOCK_CREATE_RULESET, null, 0, LANDLOCK_CREATE_RULESET_VERSION) as number;
 }

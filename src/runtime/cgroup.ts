@@ -56,3 +56,27 @@ export function findFreezer(pid: number, recorded: string | undefined, mounts: r
   }
   return undefined;
 }
+
+/** A hierarchy of cgroups, by the names of its controllers ("memory"), or "unified". */
+export interface CgroupPlace {
+  readonly name: string;
+  /** The container's cgroup in it. */
+  readonly path: string;
+  /** Where the node shows it; undefined where it does not. */
+  readonly directory: string | undefined;
+}
+
+/**
+ * The container's cgroup in each hierarchy. Processes may have gone to cgroups below it: where that is, the directory of its
+ * freezer tells for all hierarchies.
+ */
+export function cgroupPlaces(pid: number, freezer: string | undefined): CgroupPlace[] {
+  const mounts = readMountinfo('self').filter(({ fsType }) => fsType === 'cgroup' || fsType === 'cgroup2');
+  const at = mounts.find(({ mountPoint }) => freezer?.startsWith(`${mountPoint}/`) === true);
+  const outer = at === undefined || freezer === undefined ? undefined : join(at.root, relative(at.mountPoint, freezer));
+  return readCgroups(pid).map(({ hierarchy, controllers, path: own }) => {
+    const path = outer !== undefined && (own === outer || own.startsWith(`${outer}/`)) ? outer : own;
+    const mount = mounts.find(({ fsType, superOptions }) => (fsType === 'cgroup2' ? hierarchy === 0 : controllers.some((name) => superOptions.includes(name))));
+    return { name: hierarchy === 0 ? 'unified' : controllers.join(','), path, directory: mount === undefined ? undefined : cgroupDirectory(mount, path) };
+  });
+}

@@ -7,7 +7,8 @@ import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { compare, observe, type FidelityRecord } from '../../src/runtime/fidelity/index.ts';
+import { setTimeout as delay } from 'node:timers/promises';
+import { compare, isNoted, observe, type FidelityRecord } from '../../src/runtime/fidelity/index.ts';
 import { valueOf } from '../../src/runtime/fidelity/compare.ts';
 import { assertClean, atFailpoint, checkpoint, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
 import { counterArgs, startContainer, type TestContainer } from '../support/containers.ts';
@@ -36,7 +37,6 @@ function inMounts(pid: number, ...args: string[]): void {
 const tamperings: readonly Tampering[] = [
   { attribute: 'nice', change: (pid) => void execFileSync('renice', ['-n', '7', '-p', String(pid)]), was: '0', is: '7' },
   { attribute: 'oom-score-adj', change: (pid) => writeFileSync(`/proc/${pid}/oom_score_adj`, '321'), was: '\\d+', is: '321' },
-  { attribute: 'coredump-filter', change: (pid) => writeFileSync(`/proc/${pid}/coredump_filter`, '0x7f'), was: '0+33', is: '0+7f' },
   { attribute: 'resource-limits', change: (pid) => void execFileSync('prlimit', ['--pid', String(pid), '--nofile=17:17']), was: '.*', is: '.*Max open files 17 17.*' },
   { attribute: 'mount-options', change: (pid) => inMounts(pid, 'mount', '-o', 'remount,bind,exec,nosuid,nodev', '/dev/shm'), was: '.*noexec.*', is: '.*' },
   { attribute: 'mount', change: (pid) => inMounts(pid, 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt'), was: 'absent', is: 'there' },
@@ -57,6 +57,48 @@ async function restoreTampered(agent: TestAgent, saved: string, change: (pid: nu
 const watchful = { destination: '/media', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'noexec', 'noatime', 'nodiratime', 'size=1m'] };
 
 const STOP = { STASIS_TESTING_FAILPOINT: 'restore.gate.pre-resume=stop' };
+
+/** Each blocks SIGUSR1; the children wait in calls that have another mask meanwhile, and the kernel shows that one. */
+const WAITING = String.raw`
+import ctypes, os, signal, time
+libc = ctypes.CDLL(None)
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGUSR1])
+none = (ctypes.c_ulong * 16)()
+for wait in [lambda: libc.sigsuspend(none), lambda: libc.ppoll(None, 0, None, none), lambda: signal.sigwait([signal.SIGUSR1])]:
+    if os.fork() == 0:
+        while True: wait()
+while True: time.sleep(100)
+`;
+const BLOCKED = '0000000000000200';
+const NOTHING = '0000000000000000';
+
+function blockedBy(pid: number): string[] {
+  const children = readFileSync(`/proc/${pid}/task/${pid}/children`, 'utf8').trim().split(' ').filter(Boolean);
+  return [String(pid), ...children].map((one) => /SigBlk:\s*(\S+)/.exec(readFileSync(`/proc/${one}/status`, 'utf8'))?.[1] ?? '');
+}
+
+async function untilWaiting(pid: number): Promise<void> {
+  for (let waited = 0; blockedBy(pid).join() !== [BLOCKED, NOTHING, NOTHING, NOTHING].join(); waited += 20) {
+    assert.ok(waited < 10_000, blockedBy(pid).join());
+    await delay(20);
+  }
+}
+
+void it('blocked signals are compared, also of tasks that wait with another mask', async () => {
+  assert.equal(isNoted('signals-blocked'), false);
+  const container = await startContainer({ runtime: 'runc', id: 'waiting', args: ['/usr/bin/python3', '-c', WAITING] });
+  try {
+    await untilWaiting(container.pid);
+    const agent = await startAgent(home, STOP);
+    const { checkpoint: saved } = await checkpoint(agent, container.id);
+    let atGate: string[] = [];
+    const { pid } = await restoreTampered(agent, saved, (init) => { atGate = blockedBy(init); });
+    assert.deepEqual(atGate, [BLOCKED, BLOCKED, BLOCKED, BLOCKED]);
+    await untilWaiting(pid);
+  } finally {
+    await container.stop();
+  }
+});
 
 for (const runtime of ['runc', 'crun'] as const) {
   void describe(`a restore with ${runtime} is compared`, () => {

@@ -35,7 +35,6 @@ function inMounts(pid: number, ...args: string[]): void {
 const tamperings: readonly Tampering[] = [
   { attribute: 'nice', change: (pid) => void execFileSync('renice', ['-n', '7', '-p', String(pid)]) },
   { attribute: 'oom-score-adj', change: (pid) => writeFileSync(`/proc/${pid}/oom_score_adj`, '321') },
-  { attribute: 'coredump-filter', change: (pid) => writeFileSync(`/proc/${pid}/coredump_filter`, '0x7f') },
   { attribute: 'resource-limits', change: (pid) => void execFileSync('prlimit', ['--pid', String(pid), '--nofile=17:17']) },
   { attribute: 'mount-options', change: (pid) => inMounts(pid, 'mount', '-o', 'remount,bind,exec,nosuid,nodev', '/dev/shm') },
   { attribute: 'file-system-options', change: (pid) => inMounts(pid, 'mount', '-o', 'remount,size=77k', '/dev/shm') },

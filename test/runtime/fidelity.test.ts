@@ -1,14 +1,11 @@
 /** The table of attributes and its document, and the comparison of records. */
 import assert from 'node:assert/strict';
-import { readFileSync } from 'node:fs';
-import { join } from 'node:path';
 import { test } from 'node:test';
 import { ATTRIBUTES, compare, observe, type FidelityRecord } from '../../src/runtime/fidelity/index.ts';
-import { repositoryRoot } from '../config/repository-root.ts';
+import { fidelityRow, fidelityRows } from '../support/fidelity-rows.ts';
 
 void test('docs/FIDELITY.md has the rows of the table, and no other', () => {
-  const rows = readFileSync(join(repositoryRoot(), 'docs/FIDELITY.md'), 'utf8').split('\n').filter((line) => line.startsWith('| `'));
-  assert.deepEqual(rows, ATTRIBUTES.map(({ name, meaning, keeper }) => `| \`${name}\` | ${meaning} | ${keeper} |`));
+  assert.deepEqual(fidelityRows(), ATTRIBUTES.map((attribute) => fidelityRow(attribute, attribute.keeper)));
 });
 
 void test('a record is like itself, and every change of every value in it is found', () => {

@@ -7,10 +7,10 @@ import { budgetExceeded } from '../../host/guard.ts';
 import { readMountinfo } from '../../host/mountinfo.ts';
 import { networkOf } from '../../host/packet-filter.ts';
 import { processRuns } from '../../host/proc.ts';
-import { readDumpStats, readNetworkLock, saveImages, type MemoryLayers, type NetworkLockOfImages } from '../../image/criu/index.ts';
+import { blockedSignals, readDumpStats, readNetworkLock, saveImages, type MemoryLayers, type NetworkLockOfImages } from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
-import { observe, type FidelityRecord } from '../../runtime/fidelity/index.ts';
+import { blockedFromImages, observe, surroundingsOf, type FidelityRecord } from '../../runtime/fidelity/index.ts';
 import type { CheckpointSummary, CheckpointWriter, Description } from '../../repository/types.ts';
 import { dump, readKernelState, remove, volumeMount, type KernelState } from '../../runtime/index.ts';
 import type { Container, DumpStats, Finding, VolumeMount } from '../../runtime/types.ts';
@@ -167,7 +167,8 @@ export class CheckpointInProgress implements AsyncDisposable {
     this.#budget = longTimer(() => this.#parts.operation.cancel(budgetExceeded()), budgetMs - Math.min(EARLY_MS, budgetMs * EARLY_SHARE));
     const { container, frozen, network } = this.#parts;
     this.#kernel = { ...readKernelState(container, frozen.pids()), ...(network === undefined ? {} : { network }) };
-    this.#fidelity = observe(this.container.pid);
+    const { pid, spec, freezer } = container;
+    this.#fidelity = observe(pid, 'all', surroundingsOf(pid, { spec, freezer: freezer?.directory, given: false, network }));
     this.#volumeMounts = this.#readVolumeMounts();
   }
 
@@ -194,6 +195,7 @@ export class CheckpointInProgress implements AsyncDisposable {
       await Promise.all([frozen.imagesWritten(dumping, signal), this.#deltas(signal)]);
       // criu has put links to nameless open files into the root file system: they belong to the checkpoint.
       if (mayHaveLinkRemaps(directories.images)) await this.#deltas(signal);
+      if (this.#fidelity !== undefined) this.#fidelity = blockedFromImages(this.#fidelity, (tid) => blockedSignals(directories.images, tid));
       if (this.stop) this.#watchDump(dumping);
     } catch (error) {
       throw this.#explain(error);

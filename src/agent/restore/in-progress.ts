@@ -68,6 +68,8 @@ export class RestoreInProgress implements AsyncDisposable {
   readonly #workingSet: WorkingSet;
   #networkLock: NetworkLockOfImages | undefined;
   #filled: Disposable | undefined;
+  /** Directory of the freezer of what was rebuilt. */
+  #freezer: string | undefined;
   /** Differences that were let pass. */
   #findings: readonly Finding[] = [];
   readonly #leftOut: Finding[] = [];
@@ -177,7 +179,7 @@ export class RestoreInProgress implements AsyncDisposable {
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
     const made = restored.then(({ pid }) => {
       undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined }));
-      requireBack(this.#kernel === undefined ? [] : putBackLast(this.#kernel, pid));
+      requireBack(this.#kernel === undefined ? [] : putBackLast(this.#kernel, pid, this.#freezer));
     });
     const check = (stage: GateStage) => (pid: number, how: { readonly signal: AbortSignal }): Promise<void> => this.#check(stage, pid, how);
     await beside(made, (ended) => keepGate(gate, { 'post-restore': check('post-restore'), 'pre-resume': check('pre-resume') }, { signal: AbortSignal.any([signal, ended]) })).catch((error: unknown) => { throw filling?.reason ?? error; });
@@ -195,6 +197,7 @@ export class RestoreInProgress implements AsyncDisposable {
         await requirePlaces(this.#parts, directory, pid);
         await holdConnections(pid, this.#held);
       } else {
+        this.#freezer = freezerOf(pid)?.directory;
         requireBack(this.#putBack(pid));
         this.#findings = await requireSame(this.#parts, directory, pid);
         await letConnections(pid, this.#held);
@@ -227,7 +230,7 @@ export class RestoreInProgress implements AsyncDisposable {
 
   /** The tasks are whole and have not run. */
   #putBack(pid: number): string[] {
-    return this.#kernel === undefined ? [] : putBack(this.#kernel, pid, cgroupProcesses(freezerOf(pid)?.directory ?? ''));
+    return this.#kernel === undefined ? [] : putBack(this.#kernel, pid, cgroupProcesses(this.#freezer ?? ''));
   }
 
   /** From here on the container is one like any other: only the staging and the journal go. */

@@ -1,16 +1,19 @@
-/** The table: every attribute that is compared, and who keeps it (docs/FIDELITY.md). */
+/** The table: every attribute, and who keeps it (docs/FIDELITY.md). */
+import { CONTAINER_ATTRIBUTES } from './container-attributes.ts';
 import { MOUNT_ATTRIBUTES } from './mount-attributes.ts';
+import { NAMESPACES, UNTOLD_ATTRIBUTES } from './other-attributes.ts';
 import { TASK_ATTRIBUTES } from './task-attributes.ts';
 import type { Attribute } from './types.ts';
 
-/** namespace-net and the like: "node", or a letter for each that the container has: "a" for the first seen. */
-export const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'time', 'user', 'uts'] as const;
+/** Without what a reading room knows of it. */
+function plain({ name, meaning, keeper, noted, afterwards, untold, finding }: Attribute): Attribute {
+  return { name, meaning, keeper, ...(noted && { noted }), ...(afterwards && { afterwards }), ...(untold && { untold }), ...(finding !== undefined && { finding }) };
+}
 
 export const ATTRIBUTES: readonly Attribute[] = [
   { name: 'tasks', meaning: 'processes and threads, by their ids inside', keeper: 'kept' },
-  ...NAMESPACES.map((name): Attribute => ({ name: `namespace-${name}`, meaning: `whose ${name} namespace it is in`, keeper: 'kept' })),
-  ...TASK_ATTRIBUTES.map(({ name, meaning, keeper, noted }) => ({ name, meaning, keeper, ...(noted === undefined ? {} : { noted }) })),
-  ...MOUNT_ATTRIBUTES.map(({ name, meaning, keeper }) => ({ name, meaning, keeper })),
+  ...NAMESPACES.map((name): Attribute => ({ name: `namespace-${name}`, meaning: `whose ${name} namespace it is in`, keeper: name === 'cgroup' ? 'put-back' : 'kept' })),
+  ...[...TASK_ATTRIBUTES, ...MOUNT_ATTRIBUTES, ...CONTAINER_ATTRIBUTES, ...UNTOLD_ATTRIBUTES].map(plain),
 ];
 
 const byName = new Map(ATTRIBUTES.map((attribute) => [attribute.name, attribute]));

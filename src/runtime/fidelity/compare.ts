@@ -1,14 +1,17 @@
 /** Two records of one container, before its checkpoint and after its restore. */
-import { ATTRIBUTES, NAMESPACES } from './attributes.ts';
+import { ATTRIBUTES } from './attributes.ts';
+import { CONTAINER_ATTRIBUTES } from './container-attributes.ts';
 import { MOUNT_ATTRIBUTES } from './mount-attributes.ts';
+import { NAMESPACES } from './other-attributes.ts';
 import { TASK_ATTRIBUTES } from './task-attributes.ts';
-import type { Difference, FidelityRecord } from './types.ts';
+import { FOR_A_CALL, type Difference, type FidelityRecord } from './types.ts';
 
 /** More than anybody reads; a list in an error is bounded. */
 const MAX_DIFFERENCES = 200;
 
 const threaded = new Set(TASK_ATTRIBUTES.filter(({ perThread }) => perThread).map(({ name }) => name));
 const ofMounts = new Set(MOUNT_ATTRIBUTES.map(({ name }) => name));
+const ofContainer = new Set(CONTAINER_ATTRIBUTES.map(({ name }) => name));
 
 export function valueOf({ attributes }: FidelityRecord, name: string, subject: string): string | undefined {
   const observation = attributes[name];
@@ -59,13 +62,15 @@ export function compare(was: FidelityRecord, is: FidelityRecord): Difference[] {
   const tasks = common(was.tasks, is.tasks);
   const threads = common(was.threads, is.threads);
   const mounts = common(was.mounts, is.mounts);
-  for (const { name } of ATTRIBUTES) {
-    if (was.attributes[name] === undefined || is.attributes[name] === undefined) continue;
+  const both = [...tasks, ...threads];
+  for (const { name, afterwards } of ATTRIBUTES) {
+    if (was.attributes[name] === undefined || is.attributes[name] === undefined || afterwards === true) continue;
     const letters = namespaces.has(name) ? new Letters() : undefined;
-    const subjects = ofMounts.has(name) ? mounts : threaded.has(name) ? [...tasks, ...threads] : tasks;
+    const subjects = ofContainer.has(name) ? [''] : ofMounts.has(name) ? mounts : threaded.has(name) ? both : tasks;
     for (const subject of subjects) {
       const [before, after] = [valueOf(was, name, subject), valueOf(is, name, subject)];
       if (letters === undefined ? before === after : letters.same(before, after)) continue;
+      if (before === FOR_A_CALL || after === FOR_A_CALL) continue;
       differences.push({ attribute: name, subject, was: before, is: after });
     }
   }
@@ -75,5 +80,13 @@ export function compare(was: FidelityRecord, is: FidelityRecord): Difference[] {
 /** "capabilities-effective of process 7: was 0000000000000000, is 000001ffffffffff". */
 export function describeDifference({ attribute, subject, was, is }: Difference): string {
   const whose = subject === '' ? '' : /^\d+\/\d+$/.test(subject) ? ` of thread ${subject}` : /^\d+$/.test(subject) ? ` of process ${subject}` : ` of ${JSON.stringify(subject)}`;
-  return `${attribute}${whose}: was ${was ?? 'absent'}, is ${is ?? 'absent'}`;
+  const [before, after] = [only(was, is), only(is, was)];
+  return `${attribute}${whose}: was ${before ?? 'absent'}, is ${after ?? 'absent'}`;
+}
+
+/** Of two lists what the other has not. */
+function only(list: string | undefined, other: string | undefined): string | undefined {
+  if (list === undefined || other === undefined || !`${list}${other}`.includes('; ')) return list;
+  const common = new Set(other.split('; '));
+  return list.split('; ').filter((item) => !common.has(item)).join('; ') || 'without these';
 }

@@ -12,7 +12,7 @@ const RESTRICTIONS = new Set(['ro', 'nosuid', 'nodev', 'noexec', 'nosymfollow'])
 
 const rows = new Map(MOUNT_ATTRIBUTES.map((row) => [row.name, row]));
 
-/** `pid`: the container's first process, which stands still. Returns what could not be set; the comparison finds it again. */
+/** `pid`: the container's first process, which stands still. Returns what could not be set, in words. */
 export function putBackMounts(was: FidelityRecord, pid: number): string[] {
   const mounts = readMountinfo(pid);
   const names = mountNames(mounts);
@@ -27,10 +27,12 @@ function changeOf(was: FidelityRecord, mount: Mount, name: string): MountChange[
   return add.length === 0 ? [] : [{ mountPoint: mount.mountPoint, id: mount.id, add }];
 }
 
-/** Of a container whose images a stranger wrote, by its bundle: what hides a path can hide it for good only if it is not written to. */
+/** Of a container whose images a stranger wrote, by its bundle: what hides a path can hide it for good only if it is not written to. Returns what could not be set. */
 export function closeMasks({ linux }: OciSpec, pid: number): string[] {
   const masked = new Set(Array.isArray(linux?.['maskedPaths']) ? linux['maskedPaths'] : []);
-  const open = readMountinfo(pid).filter((mount) => masked.has(mount.mountPoint) && isMask(mount));
+  // What another mount hides nobody comes to.
+  const uppermost = new Map(readMountinfo(pid).map((mount) => [mount.mountPoint, mount]));
+  const open = [...uppermost.values()].filter((mount) => masked.has(mount.mountPoint) && isMask(mount));
   return changeMounts(pid, open.map(({ mountPoint, id, options, fsType }) => ({
     mountPoint, id, add: ['nosuid', 'noexec', ...(fsType === 'tmpfs' ? ['ro', 'nodev'] : [])].filter((option) => !options.includes(option)),
   })).filter(({ add }) => add.length > 0));

@@ -1,6 +1,6 @@
 /** What the kernel says of a container's tasks at one instant, in a form that a later one can be compared with. */
 
-/** kept: CRIU brings it back. put-back: Stasis does. lost: nobody can; it is told, and refuses nothing. */
+/** kept: CRIU brings it back. put-back: Stasis does. lost: nobody can; it is said before a checkpoint, and refuses nothing. */
 export type Keeper = 'kept' | 'put-back' | 'lost';
 
 export interface Attribute {
@@ -10,7 +10,16 @@ export interface Attribute {
   readonly keeper: Keeper;
   /** A difference is told and refuses nothing, because a node may have reasons of its own for it. */
   readonly noted?: true;
+  /** It comes back when criu has ended, and is looked at there: criu counts among the container's processes. */
+  readonly afterwards?: true;
+  /** Only the process itself can ask for it: it is in no record, and cannot be compared. */
+  readonly untold?: true;
+  /** Of what is lost: the kind of preflight's finding that says so before a checkpoint (docs/LIMITS.md). */
+  readonly finding?: string;
 }
+
+/** A value that only the images of criu tell (blockedFromImages). */
+export const FOR_A_CALL = 'for a call';
 
 /**
  * Of one attribute: the value that most subjects have, and those that have another. A subject is a task by its pid inside the

@@ -4,6 +4,7 @@ import { readMountinfo } from '../../host/mountinfo.ts';
 import { processAlive, readNamespaces } from '../../host/proc.ts';
 import type { CheckpointFlags, Container, Finding, Toolchain, Verdict } from '../types.ts';
 import { collect } from './collect.ts';
+import { checkInnerCgroups, checkLandlock, checkPersonalities } from './confinement-checks.ts';
 import { checkAnonymousInodes, checkDeletedFiles, checkDevices, checkForeignFiles, checkPipes, checkTerminals } from './descriptor-checks.ts';
 import { checkDeviceNodes } from './device-node-checks.ts';
 import { checkEpolls } from './epoll-checks.ts';
@@ -40,6 +41,7 @@ const checks: readonly Check[] = [
   checkVersions, checkCapabilities, checkOwnLimits, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSecretMemory, checkMessageQueues, checkSockets,
   checkTerminals, checkControllingTerminals, checkForeignFiles, checkLocks, checkEpolls, checkPidfds, checkPacketPipes, checkTunDevices, checkBpfMaps, checkHiddenFiles, checkPrograms, checkDeletedPrograms,
   checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkSessions, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
+  checkLandlock, checkPersonalities, checkInnerCgroups,
   checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];

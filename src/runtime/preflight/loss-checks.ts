@@ -2,6 +2,7 @@
 import { closeSync, constants, readdirSync } from 'node:fs';
 import { duplicateDescriptors } from '../../host/libc.ts';
 import { readProc } from '../../host/proc.ts';
+import { readNetworkTables } from '../../host/route-tables.ts';
 import { socketOption, socketWords } from '../../host/sockets.ts';
 import { attributesOf, statOpen, withinRoot } from '../../host/still-files.ts';
 import { O_PATH, isGone, openConfined } from '../../host/tree-calls.ts';
@@ -43,11 +44,22 @@ function ownNetwork({ container, tree, own }: Scene): ProcessView | undefined {
 
 /** Devices that the kernel makes in every network where their module is loaded. */
 const KERNEL_DEVICES = /^(lo|tunl0|gre0|gretap0|erspan0|ip_vti0|ip6_vti0|sit0|ip6tnl0|ip6gre0)$/;
+/** Kinds that a restore makes again; the rest has another end somewhere. */
+const MADE_AGAIN = /^(dummy|ifb|bridge|vlan)$/;
+
+/** Name and kind of the interfaces, the latter empty for hardware; by name alone where the kernel does not tell more. */
+function interfaces(pid: number): (readonly [name: string, kind: string])[] {
+  try {
+    return readNetworkTables(pid).links.map((line) => line.split(' ') as [string, string]);
+  } catch {
+    return [...(readProc(pid, 'net/dev') ?? '').matchAll(/^\s*(\S+?):/gm)].map(([, name = '']) => [name, '']);
+  }
+}
 
 export function checkNetworkDevices(scene: Scene): Finding[] {
   const init = ownNetwork(scene);
   if (init === undefined) return [];
-  const devices = [...(readProc(init.pid, 'net/dev') ?? '').matchAll(/^\s*(\S+?):/gm)].map(([, name = '']) => name).filter((name) => !KERNEL_DEVICES.test(name));
+  const devices = interfaces(init.pid).filter(([name, kind]) => !KERNEL_DEVICES.test(name) && !MADE_AGAIN.test(kind)).map(([name]) => name);
   if (devices.length === 0) return [];
   const more = devices.length > 3 ? ` and ${devices.length - 3} more` : '';
   return [lost(`the network device ${devices.slice(0, 3).map(printable).join(', ')}${more} that was made in the container's own network`, 'give the container a network namespace with a path (as engines do), in which devices stay, or let the program make them again')];

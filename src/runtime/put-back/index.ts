@@ -2,9 +2,8 @@
  * State of a container that neither CRIU nor the runtime brings back, and Stasis does: what it was at the freeze is in the
  * description of the checkpoint (docs/FORMAT-IMAGE.md), and is set before a task runs.
  */
-import { readMountinfo } from '../../host/mountinfo.ts';
-import { readCgroups, readNamespaces, readStatus } from '../../host/proc.ts';
-import { cgroupDirectory } from '../cgroup.ts';
+import { readNamespaces, readStatus } from '../../host/proc.ts';
+import { cgroupPlaces } from '../cgroup.ts';
 import type { Container, OciSpec } from '../types.ts';
 import { putBackLimits, readLimits, type Limits } from './limits.ts';
 import { layOutNetwork, readNetwork, type SavedNetwork } from './network.ts';
@@ -24,18 +23,13 @@ export function ownNetwork(spec: OciSpec): boolean {
   return spec.linux?.namespaces?.some(({ type, path }) => type === 'network' && !path) ?? false;
 }
 
-/** The directory of the process' cgroup in each hierarchy. */
-function cgroupDirectories(pid: number): string[] {
-  const entries = readCgroups(pid);
-  return readMountinfo('self').filter(({ fsType }) => fsType === 'cgroup' || fsType === 'cgroup2').flatMap((mount) => {
-    const path = entries.find(({ hierarchy, controllers }) => (mount.fsType === 'cgroup2' ? hierarchy === 0 : controllers.some((name) => mount.superOptions.includes(name))))?.path;
-    return path === undefined ? [] : (cgroupDirectory(mount, path) ?? []);
-  });
+function cgroupDirectories(pid: number, freezer: string | undefined): string[] {
+  return cgroupPlaces(pid, freezer).flatMap(({ directory }) => directory ?? []);
 }
 
 /** Of a container that stands still; synchronous. */
-export function readKernelState({ pid }: Container, pids: readonly number[]): Omit<KernelState, 'network'> {
-  return { limits: readLimits(cgroupDirectories(pid)), tasks: readTasks(pids, usualAffinity()) };
+export function readKernelState({ pid, freezer }: Container, pids: readonly number[]): Omit<KernelState, 'network'> {
+  return { limits: readLimits(cgroupDirectories(pid, freezer?.directory)), tasks: readTasks(pids, usualAffinity()) };
 }
 
 /** That of init, which nobody binds. */
@@ -64,10 +58,13 @@ export function putBack(state: KernelState, pid: number, pids: readonly number[]
   // criu is in the cgroups of the container, but not in its pid namespace.
   const namespace = readNamespaces(pid).pid;
   const own = pids.filter((candidate) => readNamespaces(candidate).pid === namespace);
-  return [...putBackLimits(state.limits, cgroupDirectories(pid), { ended: false }), ...putBackTasks(state.tasks, own)];
+  return [...putBackLimits(state.limits, cgroupDirectories(pid, undefined), { ended: false }), ...putBackTasks(state.tasks, own)];
 }
 
-/** When criu has ended. The bundle leaves room for criu alone meanwhile (roomForRestore). */
-export function putBackLast(state: KernelState, pid: number): string[] {
-  return putBackLimits(state.limits, cgroupDirectories(pid), { ended: true });
+/**
+ * When criu has ended. The bundle leaves room for criu alone meanwhile (roomForRestore). `freezer`: that of the container, as
+ * its first process may have gone back into a cgroup below it.
+ */
+export function putBackLast(state: KernelState, pid: number, freezer: string | undefined): string[] {
+  return putBackLimits(state.limits, cgroupDirectories(pid, freezer), { ended: true });
 }

@@ -1,6 +1,7 @@
 /** Limits of a container's cgroups as they are now: `update` changes them without a word in config.json. */
-import { readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { readFileSync, readdirSync, writeFileSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { errnoCode } from '../../core/errors.ts';
 import type { OciSpec } from '../types.ts';
 
 /** By file of the cgroup ("memory.max", "cpu.cfs_quota_us"). */
@@ -39,6 +40,18 @@ function write(path: string, value: string): void {
   for (const line of value === '' ? [''] : value.split('\n')) writeFileSync(path, line, { flag: 'r+' });
 }
 
+/** A cpuset of version 1 is never smaller than those below it: crun makes one there for itself, for the time of a restore. */
+function writeCpuset(path: string, value: string): void {
+  try {
+    write(path, value);
+  } catch (error) {
+    if (errnoCode(error) !== 'EBUSY') throw error;
+    const directory = dirname(path);
+    for (const below of readdirSync(directory, { withFileTypes: true })) if (below.isDirectory()) write(join(directory, below.name, basename(path)), value);
+    write(path, value);
+  }
+}
+
 /** As long as criu runs it counts among the container's tasks. */
 const AFTER_CRIU: ReadonlySet<string> = new Set(['pids.max']);
 
@@ -54,7 +67,9 @@ export function putBackLimits(limits: Limits, directories: readonly string[], { 
       const [wanted, now] = [limits[file], read(directories, file)];
       if (AFTER_CRIU.has(file) !== ended || wanted === undefined || now === undefined || now.value === wanted) continue;
       try {
-        write(now.path, wanted);
+        (file.startsWith('cpuset.') ? writeCpuset : write)(now.path, wanted);
+        const then = read(directories, file)?.value;
+        if (then !== wanted) throw new Error(`the kernel makes it ${then}`);
       } catch (error) {
         failed.push(`${file} is ${now.value}, was ${wanted}: ${(error as Error).message}`);
       }

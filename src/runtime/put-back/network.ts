@@ -68,6 +68,11 @@ function linesOf(links: readonly Link[]): Pick<SavedNetwork, 'links' | 'up'> & {
   return { links: made, up, lost };
 }
 
+/** Whether its interfaces, addresses, routes and rules come back: the loopback interface is in each list of links. */
+export function comesBackWhole({ links }: SavedNetwork): boolean {
+  return links.length > 0;
+}
+
 function parse(stdout: string): Map<string, string> {
   return new Map(stdout.split('\n').flatMap((line): [string, string][] => {
     const [name = '', value = ''] = line.split(' ', 2);

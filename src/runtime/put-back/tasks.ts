@@ -11,9 +11,12 @@ export interface TaskState {
   readonly ioPriority?: number;
   /** Nanoseconds; absent for the kernel's 50 µs. */
   readonly timerSlack?: number;
+  /** Of a process, as in /proc/PID/coredump_filter; absent for the kernel's own. */
+  readonly coredumpFilter?: string;
 }
 
 const DEFAULT_SLACK_NS = 50_000;
+const DEFAULT_COREDUMP_FILTER = '00000033';
 /** A record of more threads would be more of the manifest than the rest of it. */
 const MAX_THREADS = 20_000;
 
@@ -62,17 +65,29 @@ function slack({ pid, tid }: Thread): number {
   return DEFAULT_SLACK_NS;
 }
 
+/** Undefined for a thread that shares it with the first of its process, and where the kernel has no core dumps. */
+function coredumpFilter({ pid, tid }: Thread): string | undefined {
+  if (pid !== tid) return undefined;
+  try {
+    return readFileSync(`/proc/${pid}/coredump_filter`, 'latin1').trim() || undefined;
+  } catch {
+    return undefined;
+  }
+}
+
 /** Threads that differ from what a new process would have. `usual`: the mask of a task that nobody has bound. */
 export function readTasks(pids: readonly number[], usual: string): TaskState[] {
   return threads(pids).flatMap((entry) => {
     const priority = ioPriority(entry.tid);
     const timerSlack = slack(entry);
+    const filter = coredumpFilter(entry);
     const state: TaskState = {
       tid: entry.inside,
       ...(entry.affinity === usual ? {} : { affinity: entry.affinity }),
       ...(priority === 0 ? {} : { ioPriority: priority }),
       // Real-time tasks have none.
       ...(timerSlack === DEFAULT_SLACK_NS || timerSlack === 0 ? {} : { timerSlack }),
+      ...(filter === undefined || filter === DEFAULT_COREDUMP_FILTER ? {} : { coredumpFilter: filter }),
     };
     return Object.keys(state).length === 1 ? [] : [state];
   });
@@ -89,6 +104,12 @@ export function putBackTasks(states: readonly TaskState[], pids: readonly number
       failed.push(`${what} of task ${tid}: ${(error as Error).message}`);
     }
   };
+  const filters = new Map(states.map(({ tid, coredumpFilter: filter }) => [tid, filter]));
+  for (const entry of byNumber.values()) {
+    const [now, wanted] = [coredumpFilter(entry), filters.get(entry.inside) ?? DEFAULT_COREDUMP_FILTER];
+    // Written and read in hexadecimal, but only read without saying so.
+    if (now !== undefined && now !== wanted) set('core dump filter', entry.inside, () => writeFileSync(`/proc/${entry.pid}/coredump_filter`, `0x${wanted}`));
+  }
   for (const { tid, affinity, ioPriority: priority, timerSlack } of states) {
     const entry = byNumber.get(tid);
     if (entry === undefined) continue;

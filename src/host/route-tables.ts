@@ -1,0 +1,175 @@
+/** The interfaces, addresses, routes and rules of a network namespace, in canonical words (rtnetlink(7)). Synchronous. */
+import { insideNamespaces } from './in-namespaces.ts';
+import { libc, systemError } from './libc.ts';
+
+const raw = {
+  socket: libc.func('int socket(int domain, int type, int protocol)'),
+  send: libc.func('int64_t send(int fd, const void* buffer, size_t size, int flags)'),
+  recv: libc.func('int64_t recv(int fd, void* buffer, size_t size, int flags)'),
+  close: libc.func('int close(int fd)'),
+};
+
+const AF_NETLINK = 16;
+const SOCK_RAW_CLOEXEC = 0o2000003;
+const NETLINK_ROUTE = 0;
+const MSG_DONTWAIT = 0x40;
+const NLM_F_REQUEST_DUMP = 0x301;
+const NLMSG_ERROR = 2;
+const NLMSG_DONE = 3;
+const NLMSG_HEADER = 16;
+
+/** RTM_GET… of linux/rtnetlink.h, and the size of the fixed part of what answers. */
+const GET = { links: { type: 18, size: 16 }, addresses: { type: 22, size: 8 }, routes: { type: 26, size: 12 }, rules: { type: 34, size: 12 } } as const;
+
+const AF_INET = 2;
+const AF_INET6 = 10;
+const IFF_UP = 1;
+const IFF_LOOPBACK = 8;
+const SCOPE_LINK = 253;
+const PROTOCOL_KERNEL = 2;
+const TABLE_LOCAL = 255;
+const RTM_F_CLONED = 0x200;
+/** Whether its interface has a carrier is no part of a route. */
+const ROUTE_STATE = 0x1 | 0x10 | 0x40 | 0x4000;
+
+export interface NetworkTables {
+  readonly links: readonly string[];
+  readonly addresses: readonly string[];
+  readonly routes: readonly string[];
+  readonly rules: readonly string[];
+}
+
+type Attributes = ReadonlyMap<number, Buffer>;
+interface Message {
+  readonly head: Buffer;
+  readonly attributes: Attributes;
+}
+
+function parseAttributes(bytes: Buffer): Map<number, Buffer> {
+  const found = new Map<number, Buffer>();
+  for (let at = 0; at + 4 <= bytes.length; ) {
+    const length = bytes.readUInt16LE(at);
+    if (length < 4) break;
+    found.set(bytes.readUInt16LE(at + 2) & 0x3fff, bytes.subarray(at + 4, at + length));
+    at += (length + 3) & ~3;
+  }
+  return found;
+}
+
+function* messages(datagram: Buffer, size: number): Generator<Message | 'done'> {
+  for (let at = 0; at + NLMSG_HEADER <= datagram.length; ) {
+    const length = datagram.readUInt32LE(at);
+    const type = datagram.readUInt16LE(at + 4);
+    if (type === NLMSG_DONE || length < NLMSG_HEADER) {
+      yield 'done';
+      return;
+    }
+    if (type === NLMSG_ERROR) throw new Error(`rtnetlink refused: errno ${-datagram.readInt32LE(at + NLMSG_HEADER)}`);
+    const body = datagram.subarray(at + NLMSG_HEADER, at + length);
+    if (body.length >= size) yield { head: body.subarray(0, size), attributes: parseAttributes(body.subarray(size)) };
+    at += (length + 3) & ~3;
+  }
+}
+
+function dump(fd: number, { type, size }: (typeof GET)[keyof typeof GET]): Message[] {
+  const request = Buffer.alloc(NLMSG_HEADER + 16);
+  request.writeUInt32LE(request.length, 0);
+  request.writeUInt16LE(type, 4);
+  request.writeUInt16LE(NLM_F_REQUEST_DUMP, 6);
+  request.writeUInt32LE(1, 8);
+  if (raw.send(fd, request, request.length, 0) < 0) throw systemError('send');
+  const found: Message[] = [];
+  for (;;) {
+    const buffer = Buffer.alloc(64 * 1024);
+    const length = Number(raw.recv(fd, buffer, buffer.length, MSG_DONTWAIT));
+    if (length < 0) throw systemError('recv');
+    for (const message of messages(buffer.subarray(0, length), size)) {
+      if (message === 'done') return found;
+      found.push(message);
+    }
+    if (length === 0) return found;
+  }
+}
+
+const text = (value: Buffer | undefined): string => value?.toString('latin1').replace(/\0.*$/s, '') ?? '';
+const number = (value: Buffer | undefined): number => (value === undefined || value.length < 4 ? 0 : value.readUInt32LE(0));
+
+function address(value: Buffer | undefined): string {
+  if (value === undefined) return '';
+  if (value.length === 4) return value.join('.');
+  const groups = Array.from({ length: value.length >> 1 }, (_, index) => value.readUInt16BE(2 * index).toString(16));
+  return groups.join(':').replace(/(?:^|:)0(?::0)+(?::|$)/, '::');
+}
+
+/** The attributes that have no words of their own, so that none is passed over. */
+function rest(attributes: Attributes, known: readonly number[]): string[] {
+  return [...attributes].filter(([number_]) => !known.includes(number_)).sort(([a], [b]) => a - b).map(([number_, value]) => `#${number_}=${value.toString('hex')}`);
+}
+
+function words(...parts: (string | readonly string[])[]): string {
+  return parts.flat().filter(Boolean).join(' ');
+}
+
+/** The MAC of loopback, counters and queues say nothing about what was configured. */
+function link({ head, attributes }: Message, names: ReadonlyMap<number, string>): string {
+  const flags = head.readUInt32LE(8);
+  const kind = text(parseAttributes(attributes.get(18) ?? Buffer.alloc(0)).get(1));
+  const master = attributes.has(10) ? `master ${names.get(number(attributes.get(10))) ?? ''}` : '';
+  const mac = (flags & IFF_LOOPBACK) === 0 ? attributes.get(1)?.toString('hex') ?? '' : '';
+  return words(text(attributes.get(3)), kind, (flags & IFF_UP) === 0 ? 'down' : 'up', `mtu ${number(attributes.get(4))}`, mac, master);
+}
+
+/** The kernel makes link-local addresses of IPv6 by itself, when it likes to. */
+function addressOf({ head, attributes }: Message, names: ReadonlyMap<number, string>): string[] {
+  const [family, prefix, , scope] = head;
+  if (family === AF_INET6 && scope === SCOPE_LINK) return [];
+  const local = attributes.get(2);
+  const peer = local !== undefined && attributes.get(1)?.equals(local) === false ? `peer ${address(attributes.get(1))}` : '';
+  return [words(names.get(head.readUInt32LE(4)) ?? '', `${address(local ?? attributes.get(1))}/${prefix}`, peer, `scope ${scope}`, text(attributes.get(3)))];
+}
+
+/** Those that the kernel adds for an address, it adds again. */
+function route({ head, attributes }: Message, names: ReadonlyMap<number, string>): string[] {
+  const [family = 0, length, sourceLength, service, small = 0, protocol, scope, type] = head;
+  const flags = head.readUInt32LE(8);
+  const table = attributes.has(15) ? number(attributes.get(15)) : small;
+  if (![AF_INET, AF_INET6].includes(family) || protocol === PROTOCOL_KERNEL || table === TABLE_LOCAL || (flags & RTM_F_CLONED) !== 0) return [];
+  return [words(
+    `${family === AF_INET ? 4 : 6} ${attributes.has(1) ? address(attributes.get(1)) : 'default'}/${length}`, `table ${table} type ${type} protocol ${protocol} scope ${scope}`,
+    attributes.has(2) ? `from ${address(attributes.get(2))}/${sourceLength}` : '', service === 0 ? '' : `tos ${service}`, attributes.has(5) ? `via ${address(attributes.get(5))}` : '',
+    attributes.has(4) ? `dev ${names.get(number(attributes.get(4))) ?? ''}` : '', attributes.has(7) ? `src ${address(attributes.get(7))}` : '',
+    attributes.has(6) ? `metric ${number(attributes.get(6))}` : '', (flags & ~ROUTE_STATE) === 0 ? '' : `flags ${flags & ~ROUTE_STATE}`,
+    // 12: counters and the time that is left; 20: always there for IPv6, with its usual value.
+    rest(attributes, [1, 2, 4, 5, 6, 7, 12, 15, 20]),
+  )];
+}
+
+function rule({ head, attributes }: Message): string[] {
+  const [family = 0, toLength, fromLength, service, small = 0, , , action] = head;
+  if (![AF_INET, AF_INET6].includes(family)) return [];
+  return [words(
+    `${family === AF_INET ? 4 : 6} ${number(attributes.get(6))}:`, `from ${attributes.has(2) ? `${address(attributes.get(2))}/${fromLength}` : 'all'}`, attributes.has(1) ? `to ${address(attributes.get(1))}/${toLength}` : '',
+    service === 0 ? '' : `tos ${service}`, `action ${action} table ${attributes.has(15) ? number(attributes.get(15)) : small}`, head.readUInt32LE(8) === 0 ? '' : `flags ${head.readUInt32LE(8)}`, rest(attributes, [1, 2, 6, 15]),
+  )];
+}
+
+/** Of the network namespace of a process. Throws when it is gone. */
+export function readNetworkTables(pid: number): NetworkTables {
+  const fd = insideNamespaces(pid, ['net'], () => {
+    const opened = raw.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE) as number;
+    if (opened < 0) throw systemError('socket');
+    return opened;
+  });
+  try {
+    const links = dump(fd, GET.links);
+    const names = new Map(links.map(({ head, attributes }) => [head.readInt32LE(4), text(attributes.get(3))]));
+    return {
+      links: links.map((message) => link(message, names)).sort(),
+      addresses: dump(fd, GET.addresses).flatMap((message) => addressOf(message, names)).sort(),
+      routes: dump(fd, GET.routes).flatMap((message) => route(message, names)).sort(),
+      rules: dump(fd, GET.rules).flatMap((message) => rule(message)).sort(),
+    };
+  } finally {
+    raw.close(fd);
+  }
+}
