@@ -209,5 +209,14 @@ for (const runtime of ['runc', 'crun'] as const) {
       assert.match(was.join('\n'), /dport 99 drop/);
       assert.deepEqual(is, [was, was]);
     });
+
+    void it('comes back although an interface had its other end outside, with all other settings', async () => {
+      const container = await start({ runtime, id: `end-${runtime}`, args: LOOP });
+      execFileSync('sh', ['-ec', `ip link add ${runtime}-out type veth peer name ${runtime}-in; ip link set ${runtime}-in netns ${container.pid} name eth0
+        nsenter -t ${container.pid} -n sh -ec 'cd /proc/sys/net; echo 5 > ipv4/conf/eth0/arp_ignore; echo 777 > core/somaxconn'`]);
+      const { checkpoint: id } = await checkpoint(agent, container.id);
+      const { pid } = await restore(agent, id);
+      assert.equal(execFileSync('nsenter', ['-t', String(pid), '-n', 'sh', '-c', 'cat /proc/sys/net/core/somaxconn'], { encoding: 'utf8' }), '777\n');
+    });
   });
 }
