@@ -206,6 +206,9 @@ const attacks: Record<string, Attack> = {
   'a deleted file that is a disk': { change: add('ghost-file-1.img', makeImage(Buffer.from(imageHeader('ghost')), [[1, 0n], [2, 0n], [3, 0o60600n], [6, BigInt(254 << 8)]])), reason: /ghost-file-1\.img has the device b 254:0/ },
   'containerd 13947: a file of /dev that leads out': { change: unpacked(member({ name: '../../outside/x', body: 'x' })), code: 'PATH_ESCAPES', reason: /leads out/ },
   'determined-ai 10269: a file of /dev through a symlink': { change: unpacked(member({ name: './way', type: '2', link: '../../..' }), member({ name: './way/x', body: 'x' })), code: 'PATH_ESCAPES', reason: /a path through a symlink/ },
+  'a file of /dev through an absolute symlink': { change: unpacked(member({ name: './way', type: '2', link: '/srv/stranger/outside' }), member({ name: './way/x', body: 'x' })), code: 'PATH_ESCAPES', reason: /a path through a symlink/ },
+  'a file of /dev through a symlink with another spelling': { change: unpacked(member({ name: './sub', type: '5' }), member({ name: 'sub//./way/', type: '2', link: '/srv/stranger/outside' }), member({ name: './/sub/way/x', body: 'x' })), code: 'PATH_ESCAPES', reason: /a path through a symlink/ },
+  'a file of /dev through a hard link to a symlink': { change: unpacked(member({ name: './way', type: '2', link: '/srv/stranger/outside' }), member({ name: './other', type: '1', link: 'way' }), member({ name: './other/x', body: 'x' })), code: 'PATH_ESCAPES', reason: /a path through a symlink/ },
   'a hard link of /dev that leads out': { change: unpacked(member({ name: './x', type: '1', link: '../../../etc/shadow' })), code: 'PATH_ESCAPES', reason: /leads out/ },
   'a name for CRIU\'s tar only': { change: unpacked(member({ name: './x', pax: { 'GNU.sparse.major': '1', 'GNU.sparse.minor': '0', 'GNU.sparse.name': '../../x' } })), code: 'ARCHIVE_INVALID', reason: /a sparse file/ },
 };
@@ -274,12 +277,12 @@ void describe('imported images that ask for more than the bundle grants', () => 
     'runc CVE-2025-31133: /dev/null is a symlink': [member({ name: 'dev/', type: '5', mode: 0o755 }), member({ name: 'dev/null', type: '2', link: '/proc/sys/kernel/core_pattern' })],
     'runc CVE-2025-52565: /proc is a symlink': [member({ name: 'proc', type: '2', link: '/srv/stranger/outside' })],
     'CVE-2019-5736: the program is a link to what runs it': [member({ name: 'usr/', type: '5', mode: 0o755 }), member({ name: 'usr/bin/', type: '5', mode: 0o755 }), member({ name: 'usr/bin/dash', type: '2', link: '/proc/self/exe' })],
-    'a file below a directory that CRIU has open': [member({ name: 'way', type: '2', link: '/proc/self/fd' })],
+    'a file by way of a link to directories that CRIU has open': [member({ name: 'way', type: '2', link: '/proc/self/fd' })],
   };
   /** Open files that lead through a link. */
   const refused: Record<string, { readonly opened?: string; readonly message: RegExp }> = {
     'CVE-2019-5736: the program is a link to what runs it': { message: /"\/usr\/bin\/dash", and a symlink is on the way/ },
-    'a file below a directory that CRIU has open': { opened: '/way/1020/core-1.img', message: /"\/way\/1020\/core-1\.img", and a symlink is on the way/ },
+    'a file by way of a link to directories that CRIU has open': { opened: '/way/1020/core-1.img', message: /"\/way\/1020\/core-1\.img", and a symlink is on the way/ },
   };
   for (const [name, members] of Object.entries(traps)) {
     const { opened, message } = refused[name] ?? {};
