@@ -80,7 +80,7 @@ function dump(fd: number, { type, size }: (typeof GET)[keyof typeof GET]): Messa
   if (raw.send(fd, request, request.length, 0) < 0) throw systemError('send');
   const found: Message[] = [];
   for (;;) {
-    const buffer = Buffer.alloc(64 * 1024);
+    const buffer = Buffer.allocUnsafe(64 * 1024);
     const length = Number(raw.recv(fd, buffer, buffer.length, MSG_DONTWAIT));
     if (length < 0) throw systemError('recv');
     for (const message of messages(buffer.subarray(0, length), size)) {

@@ -15,23 +15,33 @@ const FILES = [
   'blkio.throttle.read_bps_device', 'blkio.throttle.write_bps_device', 'blkio.throttle.read_iops_device', 'blkio.throttle.write_iops_device',
 ] as const;
 
-function read(directories: readonly string[], file: string): { path: string; value: string } | undefined {
-  for (const directory of directories) {
-    const path = join(directory, file);
+/** Where each of the files is. To open those that other hierarchies have would take most of the time. */
+function findFiles(directories: readonly string[]): ReadonlyMap<string, string> {
+  const wanted = new Set<string>(FILES);
+  return new Map(directories.toReversed().flatMap((directory): [string, string][] => {
     try {
-      return { path, value: readFileSync(path, 'latin1').trim() };
+      return readdirSync(directory).filter((name) => wanted.has(name)).map((name) => [name, join(directory, name)]);
     } catch {
-      // Another hierarchy has it, or this kernel has not.
+      return [];
     }
+  }));
+}
+
+/** Undefined for one that this kernel does not let read. */
+function read(path: string | undefined): string | undefined {
+  try {
+    return path === undefined ? undefined : readFileSync(path, 'latin1').trim();
+  } catch {
+    return undefined;
   }
-  return undefined;
 }
 
 /** `directories`: the container's cgroup in each hierarchy. */
 export function readLimits(directories: readonly string[]): Limits {
+  const paths = findFiles(directories);
   return Object.fromEntries(FILES.flatMap((file) => {
-    const found = read(directories, file);
-    return found === undefined ? [] : [[file, found.value]];
+    const value = read(paths.get(file));
+    return value === undefined ? [] : [[file, value]];
   }));
 }
 
@@ -60,18 +70,21 @@ const AFTER_CRIU: ReadonlySet<string> = new Set(['pids.max']);
  * A limit and the one above it may need each other: twice.
  */
 export function putBackLimits(limits: Limits, directories: readonly string[], { ended }: { readonly ended: boolean }): string[] {
+  const paths = findFiles(directories);
   let failed: string[] = [];
   for (let round = 0; round < 2; round++) {
     failed = [];
     for (const file of FILES) {
-      const [wanted, now] = [limits[file], read(directories, file)];
-      if (AFTER_CRIU.has(file) !== ended || wanted === undefined || now === undefined || now.value === wanted) continue;
+      if (AFTER_CRIU.has(file) !== ended) continue;
+      const [wanted, path] = [limits[file], paths.get(file)];
+      const now = read(path);
+      if (path === undefined || wanted === undefined || now === undefined || now === wanted) continue;
       try {
-        (file.startsWith('cpuset.') ? writeCpuset : write)(now.path, wanted);
-        const then = read(directories, file)?.value;
+        (file.startsWith('cpuset.') ? writeCpuset : write)(path, wanted);
+        const then = read(path);
         if (then !== wanted) throw new Error(`the kernel makes it ${then}`);
       } catch (error) {
-        failed.push(`${file} is ${now.value}, was ${wanted}: ${(error as Error).message}`);
+        failed.push(`${file} is ${now}, was ${wanted}: ${(error as Error).message}`);
       }
     }
   }
