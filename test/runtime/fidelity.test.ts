@@ -1,7 +1,9 @@
 /** The table of attributes and its document, and the comparison of records. */
 import assert from 'node:assert/strict';
+import { closeSync, constants, openSync } from 'node:fs';
 import { test } from 'node:test';
 import { ATTRIBUTES, compare, observe, type FidelityRecord } from '../../src/runtime/fidelity/index.ts';
+import { Descriptors } from '../../src/runtime/fidelity/descriptors.ts';
 import { fidelityRow, fidelityRows } from '../support/fidelity-rows.ts';
 
 void test('docs/FIDELITY.md has the rows of the table, and no other', () => {
@@ -42,4 +44,18 @@ void test('who shares a namespace counts, not in which order the namespaces were
   assert.deepEqual(differs('a b a b', 'a a a a'), ['2', '4']);
   assert.deepEqual(differs('a b a b', 'a node a b'), ['2']);
   assert.deepEqual(differs('a b', 'a '), ['2']);
+});
+
+void test('flags of the opening itself are no part of a descriptor', () => {
+  const { O_DIRECTORY, O_NOFOLLOW, O_NONBLOCK } = constants;
+  const words = (flags: number): string | undefined => {
+    const fd = openSync('/', flags);
+    try {
+      return new Descriptors(1).of(process.pid);
+    } finally {
+      closeSync(fd);
+    }
+  };
+  assert.equal(words(O_DIRECTORY | O_NOFOLLOW), words(0));
+  assert.notEqual(words(O_NONBLOCK), words(0));
 });

@@ -1,6 +1,6 @@
 /** The open descriptors of a process, in words that are the same after a restore. */
 import { createHash } from 'node:crypto';
-import { readdirSync, readlinkSync } from 'node:fs';
+import { constants, readdirSync, readlinkSync } from 'node:fs';
 import { readProc } from '../../host/proc.ts';
 
 /** More in one process are counted and hashed: nobody reads a list of them. */
@@ -8,8 +8,8 @@ const MAX_LISTED = 256;
 /** In all processes together; beyond it nothing is read. */
 const MAX_READ = 16_384;
 
-/** O_LARGEFILE, which the kernel adds, and __O_TMPFILE, which makes a file and says nothing of how it is open. */
-const UNASKED = 0o100000 | 0o20000000;
+/** O_LARGEFILE, which the kernel adds, and flags of the opening itself, which say nothing of how it is open: __O_TMPFILE and others. */
+const UNASKED = 0o100000 | 0o20000000 | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 interface Open {
   readonly fd: number;
