@@ -31,6 +31,7 @@ export function targets(results: readonly Result[]): Target[] {
   add('files: checkpoint, times podman', ratio('files', 'stopMs', 'podman'), 1 / 3);
   add('files: restore, times podman', ratio('files', 'restoreMs', 'podman'), 1 / 3);
   add('files: frozen, seconds', seconds(at('files', 'stasis')?.median.frozenMs), 1.5);
+  add('processes: left running, times plain runc', ratio('processes', 'snapshotMs', 'runc, tmpfs'), 1.2);
   for (const { workload, peakMiB } of results.filter(({ system }) => system === 'stasis')) add(`${workload}: peak memory of the agent, MiB`, peakMiB, PEAK_LIMIT_MIB);
   return found;
 }

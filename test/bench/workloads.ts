@@ -5,6 +5,7 @@ import { setTimeout as delay } from 'node:timers/promises';
 import { countFiles, treeDigest, unpackTree } from '../support/workloads/files.ts';
 import { heapArgs, heapReady, longestPauseMs, wrongBlocks } from '../support/workloads/heap.ts';
 import { loadedRedisArgs } from '../support/workloads/loaded-redis.ts';
+import { processesArgs } from '../support/workloads/processes.ts';
 
 export interface Workload {
   readonly name: string;
@@ -65,12 +66,19 @@ const files: Workload = {
   },
 };
 
-export const workloads: readonly Workload[] = [counter, heap, redis, files];
+const CHILDREN = 500;
+const processes: Workload = {
+  name: 'processes', title: `processes: ${CHILDREN}, each with a small heap and two pipes`, args: processesArgs(CHILDREN), files: false,
+  prepare: (pid) => assertCounts(pid),
+  verify: (pid) => assertCounts(pid),
+};
+
+export const workloads: readonly Workload[] = [counter, heap, redis, files, processes];
 
 /** It moves, and every number is there once. */
 async function assertCounts(pid: number): Promise<void> {
   const before = numbers(pid).length;
-  for (let waitedMs = 0; waitedMs < 5000 && numbers(pid).length <= before; waitedMs += 5) await delay(5);
+  for (let waitedMs = 0; waitedMs < 20_000 && numbers(pid).length <= before; waitedMs += 5) await delay(5);
   const seen = numbers(pid);
   assert.ok(seen.length > before, 'the counter stands still');
   seen.forEach((value, index) => { assert.equal(value, index + 1, 'a number is missing or doubled'); });
