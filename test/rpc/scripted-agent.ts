@@ -14,7 +14,7 @@ export const progress = (more: Partial<Progress> = {}): Progress => ({
 
 export const checkpointRequest: CheckpointRequest = {
   container: 'web', runtime: 'runc', operationId: 'op-7', reason: 'test', leaveRunning: true, tcpEstablished: true, fileLocks: false, extUnixSk: false, shellJob: false,
-  memoryPath: 'page-server', preDump: 'auto', rehearsal: 'always', tcpSkipInFlight: true, freezeBudgetMs: 5000, deadlineMs: 60_000, newLineage: false, keep: false,
+  memoryPath: 'page-server', preDump: 'auto', rehearsal: 'always', tcpSkipInFlight: true, allowDifference: ['nice'], freezeBudgetMs: 5000, deadlineMs: 60_000, newLineage: false, keep: false,
 };
 
 export const checkpointResult: CheckpointResult = {
