@@ -18,7 +18,7 @@ if (env.NODE_TEST_CONTEXT !== undefined && file.startsWith(`${repository}dist/te
   const started = performance.now();
   const words = process.execArgv.filter((word) => !word.startsWith('--import'));
   const inside = ['node', ...words, '--import=./dist/test/support/leaks.js', file.slice(repository.length)];
-  const box = spawn(`${repository}scripts/box`, ['--name', `test${process.pid}`, ...options.split(' ').filter(Boolean), '--', 'bash', '-c', 'cd /opt/stasis && exec "$@"', 'bash', ...inside], { stdio: 'inherit', env });
+  const box = spawn(`${repository}scripts/box`, ['--name', `test${process.pid}`, ...options.split(' ').filter(Boolean), '--', 'bash', '-c', 'cd /opt/stasis && NODE_COMPILE_CACHE=/opt/stasis/.cache/compiled exec "$@"', 'bash', ...inside], { stdio: 'inherit', env });
   // The runner ends a file that takes too long: the box goes with the script that started it.
   for (const signal of ['SIGINT', 'SIGTERM']) process.on(signal, () => box.kill('SIGKILL'));
   const [status] = await once(box, 'exit');

@@ -16,7 +16,6 @@ import { TreeThreads } from '../image/tree/index.ts';
 import { KeyMemory, openRepository } from '../repository/index.ts';
 import type { Repository } from '../repository/types.ts';
 import { serveAgent } from '../rpc/server.ts';
-import { probeToolchain } from '../runtime/index.ts';
 import type { RuntimeRoot } from '../runtime/types.ts';
 import { serveTelemetry } from '../telemetry/http.ts';
 import type { Logger } from '../telemetry/logger.ts';
@@ -28,6 +27,7 @@ import { thawFirst } from './thaw-first.ts';
 import { TreeMemories } from './tree-memories.ts';
 import { Lineages } from './lineages.ts';
 import { recordMetrics } from './metrics.ts';
+import { knownToolchain } from './known-toolchain.ts';
 import { openNodeKeys } from './node-keys.ts';
 import { Operations } from './operations.ts';
 import { recover } from './recover.ts';
@@ -66,7 +66,9 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   stack.use(lockDirectory(config.runDirectory));
   const journal = new Journal(join(config.stateDirectory, 'journal'));
   await thawFirst({ runDirectory: config.runDirectory, journal, guardScript: join(libexecDirectory(), 'stasis-guard'), log });
-  const toolchain = await probeToolchain({ criu: config.criu.binary, runtimes: [{ name: 'runc', binary: config.runtimes.runc.binary }, { name: 'crun', binary: config.runtimes.crun.binary }] }, { signal: undefined });
+  const toolchain = await knownToolchain({
+    criu: config.criu.binary, runtimes: [{ name: 'runc', binary: config.runtimes.runc.binary }, { name: 'crun', binary: config.runtimes.crun.binary }],
+  }, config.runDirectory);
   log.event('node.probed', { kernel: toolchain.kernel, criu: toolchain.criu.text, runtimes: toolchain.runtimes.map(({ name, version: number }) => `${name} ${number}`) });
   for (const problem of toolchain.problems) log.event('node.problem', { problem });
 

@@ -18,7 +18,8 @@ const FEATURES = [
   'mem_dirty_track', 'uffd', 'uffd-noncoop', 'external_net_ns', 'network_lock_nftables', 'has_ipt_legacy', 'get_rseq_conf', 'pagemap_scan', 'overlayfs_maps',
 ] as const;
 
-const TIMEOUT_MS = 10_000;
+/** A node in its worst minute is slow, not without criu. */
+const TIMEOUT_MS = 120_000;
 
 /** "4.2.1", "runc version 1.3.6+ds1", "6.18.5-generic" → the first two or three numbers. */
 export function parseVersion(text: string): Version | undefined {
@@ -82,7 +83,7 @@ async function criuProblems(binary: string, { signal }: Probe): Promise<string[]
   return lines.length > 0 ? lines.slice(0, 10).map(printable) : [`criu check ended with status ${status}`];
 }
 
-/** Takes about a tenth of a second. Throws HOST_UNSUPPORTED when criu is not installed; a runtime that is missing is left out. */
+/** Takes about a tenth of a second of a quiet node. Throws HOST_UNSUPPORTED when criu is not installed; a runtime that is missing is left out. */
 export async function probeToolchain(options: ToolchainOptions, probe: Probe): Promise<Toolchain> {
   const [criu, bpfMaps, problems, features, runtimes] = await Promise.all([
     criuVersion(options.criu, probe),

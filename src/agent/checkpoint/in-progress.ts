@@ -165,6 +165,15 @@ export class CheckpointInProgress implements AsyncDisposable {
     // Before the guard does it: the guard does not ask what criu is doing when it kills it.
     const { budgetMs } = this.#parts;
     this.#budget = longTimer(() => this.#parts.operation.cancel(budgetExceeded()), budgetMs - Math.min(EARLY_MS, budgetMs * EARLY_SHARE));
+    try {
+      this.#readState();
+    } catch (error) {
+      throw this.#explain(error);
+    }
+  }
+
+  /** What the kernel says of it while it stands still. */
+  #readState(): void {
     const { container, frozen, network } = this.#parts;
     this.#kernel = { ...readKernelState(container, frozen.pids()), ...(network === undefined ? {} : { network }) };
     const { pid, spec, freezer } = container;
