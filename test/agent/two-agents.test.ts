@@ -1,7 +1,7 @@
 /** Two real agents on one repository, one of whose lineages they share, pruning all the time, killed and stopped at random. */
 import assert from 'node:assert/strict';
 import { randomInt } from 'node:crypto';
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -36,6 +36,7 @@ async function namesIn(store: ClosableStore): Promise<string[]> {
 }
 
 async function openShared(kind: 'directory' | 's3', stack: AsyncDisposableStack): Promise<SharedStore> {
+  mkdirSync('/srv/agents', { recursive: true });
   const directory = mkdtempSync('/srv/agents/shared-');
   stack.defer(() => rmSync(directory, { recursive: true, force: true }));
   // Copies of one key file, as on the nodes of a cluster.
