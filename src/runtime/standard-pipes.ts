@@ -29,12 +29,16 @@ interface Look {
 export function standardPipes({ descriptors, before, end, isExternal }: Look): [string, string, string] {
   const held = new Set(descriptors.map(({ target }) => target));
   const now = [0, 1, 2].map((slot) => descriptors.find(({ fd }) => fd === slot)?.target ?? '');
+  const [, out = '', err = ''] = now;
+  // What was seen before helps where one is redirected now; it may have been redirected itself.
+  const apart = isPipe(out) && isPipe(err) && out !== err;
   const [stdin = '', stdout = '', stderr = ''] = now.map((target, slot) => {
     const earlier = before[slot] ?? '';
-    return isPipe(earlier) && held.has(earlier) ? earlier : target;
+    const redirected = slot === 0 ? !isPipe(target) : !apart;
+    return redirected && isPipe(earlier) && held.has(earlier) ? earlier : target;
   });
   const elsewhere = (wanted: 'read' | 'write'): string[] => {
-    const found = descriptors.filter(({ fd, target }) => fd > 2 && isPipe(target) && ![stdin, stdout, stderr].includes(target) && end(fd) === wanted);
+    const found = descriptors.filter(({ fd, target }) => isPipe(target) && ![stdin, stdout, stderr].includes(target) && end(fd) === wanted);
     return [...new Set(found.map(({ target }) => target))].filter(isExternal).sort((a, b) => inode(a) - inode(b));
   };
   const input = isPipe(stdin) ? stdin : elsewhere('read')[0] ?? stdin;
@@ -54,11 +58,25 @@ function pipeEnd(pid: number, fd: number): 'read' | 'write' | undefined {
   return access === 'both' ? undefined : access;
 }
 
+/** Which ends of each pipe the processes hold. */
+function endsOfPipes(pids: readonly number[]): Map<string, Set<string>> {
+  const ends = new Map<string, Set<string>>();
+  for (const pid of pids) {
+    for (const { fd, target } of listDescriptors(pid, MAX_DESCRIPTORS).filter((held) => isPipe(held.target))) {
+      const known = ends.get(target) ?? new Set();
+      ends.set(target, known.add(descriptorAccess(pid, fd) ?? ''));
+    }
+  }
+  return ends;
+}
+
 /** The same of a frozen container. `pids`: all its processes, by their pids on the node. */
 export function readStandardPipes({ pid, standard }: Pick<Container, 'pid' | 'standard'>, pids: () => readonly number[]): [string, string, string] {
+  // One look at all of them, and only where something is redirected: the container stands still meanwhile.
+  let ends: Map<string, Set<string>> | undefined;
   const isExternal = (target: string): boolean => {
-    const ends = pids().flatMap((holder) => listDescriptors(holder, MAX_DESCRIPTORS).filter((held) => held.target === target).map(({ fd }) => pipeEnd(holder, fd)));
-    return new Set(ends).size === 1;
+    ends ??= endsOfPipes(pids());
+    return ends.get(target)?.size === 1;
   };
   return standardPipes({ descriptors: listDescriptors(pid, MAX_DESCRIPTORS), before: standard ?? [], end: (fd) => pipeEnd(pid, fd), isExternal });
 }

@@ -20,6 +20,9 @@ const rows: readonly Row[] = [
   ['output closed', { 0: IN, 2: ERR, 10: OUT }, [IN, OUT, ERR]],
   ['a pipe of its own', { 0: '/dev/null', 1: '/log', 2: ERR, 5: OWN }, ['/dev/null', '/log', ERR]],
   ['output to error, seen before', { 0: '/dev/null', 1: OUT, 2: OUT, 10: ERR }, ['/dev/null', ERR, OUT], ['/dev/null', ERR, OUT]],
+  ['redirected only when it was seen before', { 0: '/dev/null', 1: OUT, 2: ERR }, ['/dev/null', OUT, ERR], ['/dev/null', ERR, ERR]],
+  ['redirected both times', { 0: '/dev/null', 1: ERR, 2: ERR, 10: OUT }, ['/dev/null', OUT, ERR], ['/dev/null', ERR, ERR]],
+  ['redirected each time another way', { 0: '/dev/null', 1: ERR, 2: ERR, 10: OUT }, ['/dev/null', OUT, ERR], ['/dev/null', OUT, OUT]],
   ['what was there before is closed', { 0: '/dev/null', 1: '/log', 2: ERR }, ['/dev/null', '/log', ERR], ['/dev/null', OUT, ERR]],
   ['a terminal', { 0: '/dev/pts/0', 1: '/dev/pts/0', 2: '/dev/pts/0' }, ['/dev/pts/0', '/dev/pts/0', '/dev/pts/0']],
 ];
