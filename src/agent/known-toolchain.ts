@@ -4,11 +4,10 @@
  * program is another file, or this process may do more or less than the one that asked.
  */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { version } from '../core/version.ts';
 import { readJsonFile, replaceFile } from '../host/files.ts';
-import { readStatus } from '../host/proc.ts';
+import { bootId, readStatus } from '../host/proc.ts';
 import { fileStamp, programStamp } from '../host/programs.ts';
 import { probeToolchain, type ToolchainOptions } from '../runtime/index.ts';
 import type { Toolchain } from '../runtime/types.ts';
@@ -24,7 +23,7 @@ const LIBRARIES = '/etc/ld.so.cache';
 function keyOf({ criu, runtimes }: ToolchainOptions): string {
   const status = readStatus('self');
   const parts = [
-    version, readFileSync('/proc/sys/kernel/random/boot_id', 'utf8'), programStamp(criu), runtimes.map(({ name, binary }) => [name, programStamp(binary)]), fileStamp(LIBRARIES),
+    version, bootId(), programStamp(criu), runtimes.map(({ name, binary }) => [name, binary, programStamp(binary)]), fileStamp(LIBRARIES),
     ['CapEff', 'CapBnd', 'NoNewPrivs', 'Seccomp_filters'].map((name) => status?.get(name)),
   ];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');

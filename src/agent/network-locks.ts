@@ -5,11 +5,11 @@
  *
  * A file for each checkpoint, written before the container dies or criu rebuilds one, says what may be left and where.
  */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { parseCheckpointId, type CheckpointId } from '../core/ids.ts';
 import { listDirectory, makePrivateDirectory, readJsonFile, removeTree, replaceFile } from '../host/files.ts';
 import { blockConnections, findNetwork, hasTable, networkAt, networkOf, removeTable, type BlockedConnection } from '../host/packet-filter.ts';
+import { bootId } from '../host/proc.ts';
 import type { NetworkLockOfImages } from '../image/criu/index.ts';
 import type { OciSpec } from '../runtime/types.ts';
 import type { AgentContext } from './context.ts';
@@ -120,10 +120,6 @@ async function logged(agent: AgentContext, checkpoint: CheckpointId, body: (lock
   } catch (error) {
     agent.log.event('network.locked', { checkpoint_id: checkpoint, err: error });
   }
-}
-
-function bootId(): string {
-  return readFileSync('/proc/sys/kernel/random/boot_id', 'utf8').trim();
 }
 
 function directoryOf(agent: AgentContext): string {

@@ -3,9 +3,9 @@
  * stop is rehearsed when that is left to the agent.
  */
 import { createHash } from 'node:crypto';
-import { readFileSync } from 'node:fs';
 import type { LineageId } from '../core/ids.ts';
 import { readJsonFile, replaceFile } from '../host/files.ts';
+import { bootId } from '../host/proc.ts';
 import { fileStamp, programStamp } from '../host/programs.ts';
 import { readKernelState } from '../runtime/index.ts';
 import type { Container, Verdict } from '../runtime/types.ts';
@@ -79,7 +79,7 @@ export function shapeOf({ toolchain, settings }: Pick<AgentContext, 'toolchain' 
   const findings = verdict.findings.map(({ kind, message }) => `${kind}: ${message.replace(/\d+/g, '#')}`).sort();
   const node = [
     toolchain, programStamp(at.binary), programStamp('criu'), CRIU_CONFIGURATION.map(fileStamp), settings.version, settings.ghostLimitBytes,
-    readFileSync('/proc/sys/kernel/random/boot_id', 'utf8'),
+    bootId(),
   ];
   const files = rootfs.kind === 'overlay' ? [rootfs.lower, rootfs.options] : rootfs.path;
   const parts = [node, rest, files, readKernelState(container, []).limits, request.flags, [...request.allowDifference].sort(), at.runtime, verdict.shape, [...new Set(findings)]];

@@ -132,6 +132,11 @@ export function readStatus(pid: number | 'self'): ReadonlyMap<string, string> | 
   return fields;
 }
 
+/** Another one after each start of the node. */
+export function bootId(): string {
+  return readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+}
+
 export function listPids(): number[] {
   return readdirSync('/proc').filter((name) => /^[1-9][0-9]*$/.test(name)).map(Number);
 }

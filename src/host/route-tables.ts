@@ -1,22 +1,5 @@
 /** The interfaces, addresses, routes and rules of a network namespace, in canonical words (rtnetlink(7)). Synchronous. */
-import { insideNamespaces } from './in-namespaces.ts';
-import { libc, systemError } from './libc.ts';
-
-const raw = {
-  socket: libc.func('int socket(int domain, int type, int protocol)'),
-  send: libc.func('int64_t send(int fd, const void* buffer, size_t size, int flags)'),
-  recv: libc.func('int64_t recv(int fd, void* buffer, size_t size, int flags)'),
-  close: libc.func('int close(int fd)'),
-};
-
-const AF_NETLINK = 16;
-const SOCK_RAW_CLOEXEC = 0o2000003;
-const NETLINK_ROUTE = 0;
-const MSG_DONTWAIT = 0x40;
-const NLM_F_REQUEST_DUMP = 0x301;
-const NLMSG_ERROR = 2;
-const NLMSG_DONE = 3;
-const NLMSG_HEADER = 16;
+import { Netlink, attributesOf } from './netlink.ts';
 
 /** RTM_GET… of linux/rtnetlink.h, and the size of the fixed part of what answers. */
 const GET = { links: { type: 18, size: 16 }, addresses: { type: 22, size: 8 }, routes: { type: 26, size: 12 }, rules: { type: 34, size: 12 } } as const;
@@ -45,50 +28,9 @@ interface Message {
   readonly attributes: Attributes;
 }
 
-function parseAttributes(bytes: Buffer): Map<number, Buffer> {
-  const found = new Map<number, Buffer>();
-  for (let at = 0; at + 4 <= bytes.length; ) {
-    const length = bytes.readUInt16LE(at);
-    if (length < 4) break;
-    found.set(bytes.readUInt16LE(at + 2) & 0x3fff, bytes.subarray(at + 4, at + length));
-    at += (length + 3) & ~3;
-  }
-  return found;
-}
-
-function* messages(datagram: Buffer, size: number): Generator<Message | 'done'> {
-  for (let at = 0; at + NLMSG_HEADER <= datagram.length; ) {
-    const length = datagram.readUInt32LE(at);
-    const type = datagram.readUInt16LE(at + 4);
-    if (type === NLMSG_DONE || length < NLMSG_HEADER) {
-      yield 'done';
-      return;
-    }
-    if (type === NLMSG_ERROR) throw new Error(`rtnetlink refused: errno ${-datagram.readInt32LE(at + NLMSG_HEADER)}`);
-    const body = datagram.subarray(at + NLMSG_HEADER, at + length);
-    if (body.length >= size) yield { head: body.subarray(0, size), attributes: parseAttributes(body.subarray(size)) };
-    at += (length + 3) & ~3;
-  }
-}
-
-function dump(fd: number, { type, size }: (typeof GET)[keyof typeof GET]): Message[] {
-  const request = Buffer.alloc(NLMSG_HEADER + 16);
-  request.writeUInt32LE(request.length, 0);
-  request.writeUInt16LE(type, 4);
-  request.writeUInt16LE(NLM_F_REQUEST_DUMP, 6);
-  request.writeUInt32LE(1, 8);
-  if (raw.send(fd, request, request.length, 0) < 0) throw systemError('send');
-  const found: Message[] = [];
-  for (;;) {
-    const buffer = Buffer.allocUnsafe(64 * 1024);
-    const length = Number(raw.recv(fd, buffer, buffer.length, MSG_DONTWAIT));
-    if (length < 0) throw systemError('recv');
-    for (const message of messages(buffer.subarray(0, length), size)) {
-      if (message === 'done') return found;
-      found.push(message);
-    }
-    if (length === 0) return found;
-  }
+function dump(netlink: Netlink, { type, size }: (typeof GET)[keyof typeof GET]): Message[] {
+  const bodies = netlink.dump(type, Buffer.alloc(16)).filter((body) => body.length >= size);
+  return bodies.map((body) => ({ head: body.subarray(0, size), attributes: attributesOf(body.subarray(size)) }));
 }
 
 const text = (value: Buffer | undefined): string => value?.toString('latin1').replace(/\0.*$/s, '') ?? '';
@@ -113,7 +55,7 @@ function words(...parts: (string | readonly string[])[]): string {
 /** The MAC of loopback, counters and queues say nothing about what was configured. */
 function link({ head, attributes }: Message, names: ReadonlyMap<number, string>): string {
   const flags = head.readUInt32LE(8);
-  const kind = text(parseAttributes(attributes.get(18) ?? Buffer.alloc(0)).get(1));
+  const kind = text(attributesOf(attributes.get(18) ?? Buffer.alloc(0)).get(1));
   const master = attributes.has(10) ? `master ${names.get(number(attributes.get(10))) ?? ''}` : '';
   const mac = (flags & IFF_LOOPBACK) === 0 ? attributes.get(1)?.toString('hex') ?? '' : '';
   return words(text(attributes.get(3)), kind, (flags & IFF_UP) === 0 ? 'down' : 'up', `mtu ${number(attributes.get(4))}`, mac, master);
@@ -155,21 +97,13 @@ function rule({ head, attributes }: Message): string[] {
 
 /** Of the network namespace of a process. Throws when it is gone. */
 export function readNetworkTables(pid: number): NetworkTables {
-  const fd = insideNamespaces(pid, ['net'], () => {
-    const opened = raw.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_ROUTE) as number;
-    if (opened < 0) throw systemError('socket');
-    return opened;
-  });
-  try {
-    const links = dump(fd, GET.links);
-    const names = new Map(links.map(({ head, attributes }) => [head.readInt32LE(4), text(attributes.get(3))]));
-    return {
-      links: links.map((message) => link(message, names)).sort(),
-      addresses: dump(fd, GET.addresses).flatMap((message) => addressOf(message, names)).sort(),
-      routes: dump(fd, GET.routes).flatMap((message) => route(message, names)).sort(),
-      rules: dump(fd, GET.rules).flatMap((message) => rule(message)).sort(),
-    };
-  } finally {
-    raw.close(fd);
-  }
+  using netlink = Netlink.open('route', pid);
+  const links = dump(netlink, GET.links);
+  const names = new Map(links.map(({ head, attributes }) => [head.readInt32LE(4), text(attributes.get(3))]));
+  return {
+    links: links.map((message) => link(message, names)).sort(),
+    addresses: dump(netlink, GET.addresses).flatMap((message) => addressOf(message, names)).sort(),
+    routes: dump(netlink, GET.routes).flatMap((message) => route(message, names)).sort(),
+    rules: dump(netlink, GET.rules).flatMap((message) => rule(message)).sort(),
+  };
 }

@@ -7,8 +7,8 @@ import { endianness } from 'node:os';
 import koffi from 'koffi';
 import { invariant } from '../core/assert.ts';
 import { errnoCode } from '../core/errors.ts';
-import { insideNamespaces } from './in-namespaces.ts';
-import { duplicateDescriptors, systemError } from './libc.ts';
+import { duplicateDescriptors } from './libc.ts';
+import { Netlink, attributesOf } from './netlink.ts';
 import { statOpen } from './still-files.ts';
 import { O_PATH } from './tree-calls.ts';
 
@@ -16,9 +16,6 @@ const libc = koffi.load('libc.so.6');
 const raw = {
   getxattr: libc.func('int64_t getxattr(const char* path, const char* name, void* value, size_t size)'),
   getsockopt: libc.func('int getsockopt(int fd, int level, int name, void* value, void* length)'),
-  socket: libc.func('int socket(int domain, int type, int protocol)'),
-  send: libc.func('int64_t send(int fd, const void* buffer, size_t size, int flags)'),
-  recv: libc.func('int64_t recv(int fd, void* buffer, size_t size, int flags)'),
   ioctl: libc.func('int ioctl(int fd, unsigned long request, int argument)'),
   close: libc.func('int close(int fd)'),
 };
@@ -26,14 +23,7 @@ const raw = {
 /** linux/sockios.h: a descriptor of the network namespace that a socket was made in. */
 const SIOCGSKNS = 0x894c;
 
-const AF_NETLINK = 16;
-const SOCK_RAW_CLOEXEC = 0o2000003;
-const NETLINK_SOCK_DIAG = 4;
-const MSG_DONTWAIT = 0x40;
 const SOCK_DIAG_BY_FAMILY = 20;
-const NLM_F_REQUEST_DUMP = 0x301;
-const NLMSG_ERROR = 2;
-const NLMSG_DONE = 3;
 const AF_UNIX = 1;
 /** UDIAG_SHOW_NAME, _PEER, _ICONS and _RQLEN of linux/unix_diag.h, and the attributes that answer them. */
 const SHOW_WANTED = 1 | 4 | 8 | 16;
@@ -41,7 +31,6 @@ const UNIX_DIAG_NAME = 0;
 const UNIX_DIAG_PEER = 2;
 const UNIX_DIAG_ICONS = 3;
 const UNIX_DIAG_RQLEN = 4;
-const HEADER = 16;
 const BODY = 16;
 
 export type UnixSocketType = 'stream' | 'datagram' | 'seqpacket';
@@ -119,24 +108,13 @@ export function socketNetwork(pid: number, fd: number): string | undefined {
   }
 }
 
-function openDiag(pid: number): number {
-  return insideNamespaces(pid, ['net'], () => {
-    const fd = raw.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG) as number;
-    if (fd < 0) throw systemError('socket');
-    return fd;
-  });
-}
-
-function request(): Buffer {
-  const message = Buffer.alloc(HEADER + 24);
-  message.writeUInt32LE(message.length, 0);
-  message.writeUInt16LE(SOCK_DIAG_BY_FAMILY, 4);
-  message.writeUInt16LE(NLM_F_REQUEST_DUMP, 6);
-  message.writeUInt32LE(1, 8);
-  message.writeUInt8(AF_UNIX, HEADER);
-  message.writeUInt32LE(0xffffffff, HEADER + 4);
-  message.writeUInt32LE(SHOW_WANTED, HEADER + 12);
-  return message;
+/** unix_diag_req of linux/unix_diag.h. */
+function question(): Buffer {
+  const body = Buffer.alloc(24);
+  body.writeUInt8(AF_UNIX, 0);
+  body.writeUInt32LE(0xffffffff, 4);
+  body.writeUInt32LE(SHOW_WANTED, 12);
+  return body;
 }
 
 const types: Readonly<Record<number, UnixSocketType>> = { 1: 'stream', 2: 'datagram', 5: 'seqpacket' };
@@ -148,60 +126,23 @@ function socketName(value: Buffer): string {
 
 /** One unix_diag_msg with its attributes. */
 function parseSocket(message: Buffer): UnixSocket {
-  let name: string | undefined;
-  let peer: number | undefined;
-  let waiting: number[] = [];
-  let unread = 0;
-  for (let at = BODY; at + 4 <= message.length; ) {
-    const length = message.readUInt16LE(at);
-    if (length < 4) break;
-    const kind = message.readUInt16LE(at + 2);
-    const value = message.subarray(at + 4, at + length);
-    if (kind === UNIX_DIAG_NAME && value.length > 0) name = socketName(value);
-    if (kind === UNIX_DIAG_PEER && value.length >= 4) peer = value.readUInt32LE(0);
-    if (kind === UNIX_DIAG_ICONS) waiting = Array.from({ length: value.length >> 2 }, (_, index) => value.readUInt32LE(4 * index));
-    if (kind === UNIX_DIAG_RQLEN && value.length >= 8) unread = value.readUInt32LE(4);
-    at += (length + 3) & ~3;
-  }
+  const attributes = attributesOf(message.subarray(BODY));
+  const [name, peer, icons, queue] = [UNIX_DIAG_NAME, UNIX_DIAG_PEER, UNIX_DIAG_ICONS, UNIX_DIAG_RQLEN].map((kind) => attributes.get(kind));
+  const other = peer !== undefined && peer.length >= 4 ? peer.readUInt32LE(0) : 0;
   return {
     inode: message.readUInt32LE(4),
     type: types[message.readUInt8(1)] ?? 'stream',
     state: states[message.readUInt8(2)] ?? 'unconnected',
-    name,
-    peer: peer === 0 ? undefined : peer,
-    waiting,
-    unread,
+    name: name !== undefined && name.length > 0 ? socketName(name) : undefined,
+    peer: other === 0 ? undefined : other,
+    waiting: icons === undefined ? [] : Array.from({ length: icons.length >> 2 }, (_, index) => icons.readUInt32LE(4 * index)),
+    unread: queue !== undefined && queue.length >= 8 ? queue.readUInt32LE(4) : 0,
   };
-}
-
-/** Appends the sockets of one netlink datagram. True when it was the last. */
-function parseDatagram(datagram: Buffer, found: UnixSocket[]): boolean {
-  for (let at = 0; at + HEADER <= datagram.length; ) {
-    const length = datagram.readUInt32LE(at);
-    const type = datagram.readUInt16LE(at + 4);
-    if (type === NLMSG_DONE || length < HEADER) return true;
-    if (type === NLMSG_ERROR) throw new Error(`sock_diag refused: errno ${-datagram.readInt32LE(at + HEADER)}`);
-    if (length >= HEADER + BODY) found.push(parseSocket(datagram.subarray(at + HEADER, at + length)));
-    at += (length + 3) & ~3;
-  }
-  return false;
 }
 
 /** The UNIX sockets made in the network namespace of `pid`. Throws when the kernel has no unix_diag or the process is gone. */
 export function unixSockets(pid: number): UnixSocket[] {
   invariant(endianness() === 'LE', 'Stasis runs on little-endian machines only');
-  const fd = openDiag(pid);
-  try {
-    const message = request();
-    if (raw.send(fd, message, message.length, 0) < 0) throw systemError('send');
-    const buffer = Buffer.alloc(64 * 1024);
-    const found: UnixSocket[] = [];
-    for (;;) {
-      const length = Number(raw.recv(fd, buffer, buffer.length, MSG_DONTWAIT));
-      if (length < 0) throw systemError('recv');
-      if (length === 0 || parseDatagram(buffer.subarray(0, length), found)) return found;
-    }
-  } finally {
-    raw.close(fd);
-  }
+  using netlink = Netlink.open('sock-diag', pid);
+  return netlink.dump(SOCK_DIAG_BY_FAMILY, question()).filter((body) => body.length >= BODY).map(parseSocket);
 }

@@ -7,7 +7,7 @@
 import { readdirSync } from 'node:fs';
 import { constants } from 'node:os';
 import { check, libc } from './libc.ts';
-import { isStopped } from './stop-signals.ts';
+import { stoppedOf } from './stopped-tasks.ts';
 
 const raw = {
   ptrace: libc.func('long ptrace(long request, int tid, intptr_t address, intptr_t data)'),
@@ -58,6 +58,6 @@ function stopAnew(pid: number, tid: number): void {
 }
 
 for (const pid of process.argv.slice(2).map(Number)) {
-  if (!isStopped(pid)) continue;
+  if (stoppedOf([pid]).length === 0) continue;
   for (const tid of readdirSync(`/proc/${pid}/task`).map(Number)) stopAnew(pid, tid);
 }

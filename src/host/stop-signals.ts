@@ -2,17 +2,13 @@
 import { constants } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { run } from './process.ts';
-import { readProc, readStat } from './proc.ts';
+import { readProc } from './proc.ts';
 
 const program = fileURLToPath(new URL('stop-signals-program.js', import.meta.url));
 const KNOWN: readonly number[] = [constants.signals.SIGSTOP, constants.signals.SIGTSTP];
 const TIMEOUT_MS = 5000;
 /** Index of the exit code among the fields of /proc/PID/stat after the name: of a stopped process its signal, until its parent has asked for it. */
 const EXIT_CODE = 49;
-
-export function isStopped(pid: number): boolean {
-  return readStat(pid)?.state === 'T';
-}
 
 function mayBeUnknown(pid: number): boolean {
   return !KNOWN.includes(Number(readProc(pid, 'stat')?.trim().replace(/.*\) /s, '').split(' ')[EXIT_CODE]));

@@ -3,56 +3,30 @@
  * process has it. One look-up in the kernel's table, however many sockets there are.
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
-import { libc, systemError } from './libc.ts';
-
-const raw = {
-  socket: libc.func('int socket(int domain, int type, int protocol)'),
-  send: libc.func('int64_t send(int fd, const void* buffer, size_t size, int flags)'),
-  recv: libc.func('int64_t recv(int fd, void* buffer, size_t size, int flags)'),
-  close: libc.func('int close(int fd)'),
-};
+import { Netlink } from './netlink.ts';
 
 const AF_INET = 2;
-const AF_NETLINK = 16;
 const IPPROTO_TCP = 6;
-const SOCK_RAW_CLOEXEC = 0o2000003;
-const NETLINK_SOCK_DIAG = 4;
 const SOCK_DIAG_BY_FAMILY = 20;
-const NLM_F_REQUEST = 1;
 const LOOPBACK = 0x7f000001;
-/** nlmsghdr, inet_diag_req_v2 and inet_diag_msg of linux/netlink.h and linux/inet_diag.h. */
-const HEADER = 16;
+/** inet_diag_req_v2 and inet_diag_msg of linux/inet_diag.h. */
 const REQUEST = 56;
 const ANSWER = 72;
 const [SOURCE_PORT, DESTINATION_PORT, SOURCE, DESTINATION, COOKIE, INODE] = [4, 6, 8, 24, 44, 68] as const;
 
 /** The inode of the socket that connected from 127.0.0.1:`peerPort` to 127.0.0.1:`port`; undefined when it is gone. */
 export function loopbackPeerInode(peerPort: number, port: number): number | undefined {
-  const fd = raw.socket(AF_NETLINK, SOCK_RAW_CLOEXEC, NETLINK_SOCK_DIAG) as number;
-  if (fd < 0) throw systemError('socket');
-  try {
-    const message = question(peerPort, port);
-    if (raw.send(fd, message, message.length, 0) < 0) throw systemError('send');
-    // The kernel has answered before send() returns.
-    const answer = Buffer.alloc(4096);
-    const length = Number(raw.recv(fd, answer, answer.length, 0));
-    if (length < HEADER + ANSWER || answer.readUInt16LE(4) !== SOCK_DIAG_BY_FAMILY) return undefined;
-    const body = answer.subarray(HEADER);
-    // Without such a connection the kernel may answer with whoever listens on the port.
-    if (body.readUInt16BE(SOURCE_PORT) !== peerPort || body.readUInt16BE(DESTINATION_PORT) !== port) return undefined;
-    const inode = body.readUInt32LE(INODE);
-    return inode === 0 ? undefined : inode;
-  } finally {
-    raw.close(fd);
-  }
+  using netlink = Netlink.open('sock-diag');
+  const body = netlink.ask(SOCK_DIAG_BY_FAMILY, question(peerPort, port));
+  if (body === undefined || body.length < ANSWER) return undefined;
+  // Without such a connection the kernel may answer with whoever listens on the port.
+  if (body.readUInt16BE(SOURCE_PORT) !== peerPort || body.readUInt16BE(DESTINATION_PORT) !== port) return undefined;
+  const inode = body.readUInt32LE(INODE);
+  return inode === 0 ? undefined : inode;
 }
 
 function question(peerPort: number, port: number): Buffer {
-  const message = Buffer.alloc(HEADER + REQUEST);
-  message.writeUInt32LE(message.length, 0);
-  message.writeUInt16LE(SOCK_DIAG_BY_FAMILY, 4);
-  message.writeUInt16LE(NLM_F_REQUEST, 6);
-  const body = message.subarray(HEADER);
+  const body = Buffer.alloc(REQUEST);
   body.writeUInt8(AF_INET, 0);
   body.writeUInt8(IPPROTO_TCP, 1);
   body.writeUInt32LE(0xffffffff, 4);
@@ -62,7 +36,7 @@ function question(peerPort: number, port: number): Buffer {
   body.writeUInt32BE(LOOPBACK, SOURCE + 4);
   body.writeUInt32BE(LOOPBACK, DESTINATION + 4);
   body.fill(0xff, COOKIE + 4, COOKIE + 12);
-  return message;
+  return body;
 }
 
 export function processHoldsSocket(pid: number, inode: number): boolean {

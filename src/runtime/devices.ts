@@ -1,6 +1,6 @@
 /** What config.json says of devices (OCI runtime specification, "Devices" and "Allowed Device list"). */
 import type { DeviceRule } from '../core/devices.ts';
-import { isObject } from './spec.ts';
+import { hasUserNamespace, isObject } from './spec.ts';
 import type { OciSpec } from './types.ts';
 
 const NAMED: readonly (readonly [number, number])[] = [[1, 3], [1, 5], [1, 7], [1, 8], [1, 9], [5, 0], [5, 1], [5, 2]];
@@ -47,10 +47,6 @@ export function nodeRulesForStrangers(spec: OciSpec): DeviceRule[] {
   if (hasUserNamespace(spec)) return [...DEFAULT_DEVICES];
   const listed = listedDevices(spec).filter(({ rule, letters }) => !rule.allow || (letters.includes('m') && /[rw]/.test(letters) && rule.major !== undefined && rule.minor !== undefined));
   return [...listed.map(({ rule }) => rule), ...madeDevices(spec), ...DEFAULT_DEVICES];
-}
-
-function hasUserNamespace({ linux }: OciSpec): boolean {
-  return linux?.namespaces?.some(({ type }) => type === 'user') === true;
 }
 
 function listedDevices({ linux }: OciSpec): { readonly rule: DeviceRule; readonly letters: string }[] {

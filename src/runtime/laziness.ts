@@ -1,5 +1,6 @@
 /** Whether criu can leave the memory of a container's tasks for later. */
 import { readFileSync } from 'node:fs';
+import { hasUserNamespace } from './spec.ts';
 import type { OciSpec } from './types.ts';
 
 /** The kernel's switch: vm.unprivileged_userfaultfd (Linux: Documentation/admin-guide/sysctl/vm.rst). A kernel without it asks for no privilege. */
@@ -7,7 +8,7 @@ const SWITCH = '/proc/sys/vm/unprivileged_userfaultfd';
 
 /** Each task opens its own userfaultfd, with the rights that it has in its user namespace. Undefined: it can. */
 export function whyNeverLazy(spec: OciSpec): string | undefined {
-  if (spec.linux?.namespaces?.some(({ type }) => type === 'user') !== true) return undefined;
+  if (!hasUserNamespace(spec)) return undefined;
   return openToAll() ? undefined : 'the kernel gives no userfaultfd to a container in a user namespace (sysctl vm.unprivileged_userfaultfd is 0)';
 }
 

@@ -75,6 +75,11 @@ export function rootPath(bundle: string, spec: OciSpec): string {
 /** Small files that every manager provides anew for its containers. */
 export const PROVIDED = /^\/(etc\/(hosts|hostname|resolv\.conf)|dev\/termination-log|run\/\.containerenv|run\/secrets(\/.*)?|var\/run\/secrets\/.*|proc\/.*|sys(\/.*)?)$/;
 
+/** Of its own, or one that it joins by path. */
+export function hasUserNamespace({ linux }: OciSpec): boolean {
+  return linux?.namespaces?.some(({ type }) => type === 'user') === true;
+}
+
 export function isBindMount(mount: { readonly type?: string; readonly options?: readonly string[] }): boolean {
   return mount.type === 'bind' || (mount.options ?? []).some((option) => option === 'bind' || option === 'rbind');
 }

@@ -3,20 +3,11 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { constants, existsSync, lstatSync, mkdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
-import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { describe, it } from 'node:test';
+import { agentOfFile, assertClean, checkpoint, restore } from '../support/agent.ts';
 import { startContainer, waitForOutput, type ContainerOptions } from '../support/containers.ts';
 
-let home: AgentHome;
-let agent: TestAgent;
-before(async () => {
-  home = makeHome();
-  agent = await startAgent(home);
-});
-after(async () => {
-  await agent?.stop();
-  await removeHome(home);
-});
+const file = agentOfFile();
 
 /** c 1:3 is one of every container, c 10:229 and b 7:201 are granted, b 7:200 and c 240:1 are not. */
 const PROGRAM = `
@@ -68,7 +59,7 @@ for (const runtime of ['runc', 'crun'] as const) {
         const was = MADE.map((path) => nodeOf(join(root(container.pid), path)));
         let { pid } = container;
         for (const round of [1, 2]) {
-          const saved = await checkpoint(agent, container.id);
+          const saved = await checkpoint(file.agent, container.id);
           const told = saved.findings.filter(({ kind }) => kind === 'device-node');
           if (round === 1) {
             assert.equal(told.length, 1);
@@ -76,7 +67,7 @@ for (const runtime of ['runc', 'crun'] as const) {
             assert.match(told[0]!.hint, /linux\.resources\.devices/);
             assert.doesNotMatch(told[0]!.message, /null|renamed|fuse|zero|debian_version/);
           } else assert.deepEqual(told, [], 'they are gone');
-          const back = await restore(agent, saved.checkpoint);
+          const back = await restore(file.agent, saved.checkpoint);
           ({ pid } = back);
           assert.deepEqual(MADE.map((path) => nodeOf(join(root(pid), path))), was);
           assert.equal(lstatSync(join(root(pid), 'vol/zero')).mode & constants.S_IFMT, constants.S_IFCHR);
@@ -85,7 +76,7 @@ for (const runtime of ['runc', 'crun'] as const) {
           if (round === 1) for (const words of [/"(deep\/disk|disk-again)", the block device 7:200, was left out/, /another name of a device/, /"tape", the character device 240:1/, /below \/vol: "disk"/]) assert.match(left, words);
           else assert.equal(left, '');
         }
-        await assertClean(agent);
+        await assertClean(file.agent);
       } finally {
         await container.stop();
       }

@@ -6,29 +6,18 @@ import { mkdirSync, readFileSync, rmSync } from 'node:fs';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { MNT_DETACH, mount, umount } from '../../src/host/libc.ts';
-import { checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { agentOfFile, checkpoint, restore } from '../support/agent.ts';
 
 const counter = 'i=0; while :; do i=$((i+1)); echo $i > "$0"; sleep 0.02; done';
 
-let home: AgentHome;
-let agent: TestAgent;
-
-before(async () => {
-  home = makeHome();
-  agent = await startAgent(home);
-});
-
-after(async () => {
-  await agent?.stop();
-  await removeHome(home);
-});
+const file = agentOfFile();
 
 function run(program: string, ...args: string[]): string {
   return execFileSync(program, args, { encoding: 'utf8', stdio: ['ignore', 'pipe', 'pipe'] }).trim();
 }
 
 async function find(name: string): Promise<{ manager: string; checkpointable: boolean; findings: unknown } | undefined> {
-  const { containers } = await agent.client.listContainers({ all: true }, { signal: undefined });
+  const { containers } = await file.agent.client.listContainers({ all: true }, { signal: undefined });
   return containers.find((container) => container.name === name);
 }
 
@@ -63,11 +52,11 @@ void describe('podman', () => {
         const seen = await find(name);
         assert.equal(seen?.manager, 'podman');
         assert.ok(seen?.checkpointable, JSON.stringify(seen?.findings));
-        const saved = await checkpoint(agent, name, { leaveRunning: true });
+        const saved = await checkpoint(file.agent, name, { leaveRunning: true });
         const original = Number(run('podman', 'inspect', '--format', '{{.State.Pid}}', name));
         const before = numberIn(original, '/dev/shm/n');
         await assertCounting(original, '/dev/shm/n', before);
-        const copy = await restore(agent, saved.checkpoint, { clone: true, container: `${name}-copy` });
+        const copy = await restore(file.agent, saved.checkpoint, { clone: true, container: `${name}-copy` });
         try {
           await assertCounting(copy.pid, '/dev/shm/n', 1);
           assert.notEqual(copy.pid, original);
@@ -113,10 +102,10 @@ void describe('containerd', () => {
       await delay(300);
       assert.equal((await find('managed'))?.manager, 'containerd');
       const before = numberOf(`${root}/upper/n`);
-      const saved = await checkpoint(agent, 'managed');
+      const saved = await checkpoint(file.agent, 'managed');
       for (let tries = 0; tries < 100 && !/managed\s+\d+\s+STOPPED/.test(run('ctr', 'task', 'ls')); tries++) await delay(50);
       assert.match(run('ctr', 'task', 'ls'), /managed\s+\d+\s+STOPPED/);
-      const restored = await restore(agent, saved.checkpoint, { container: 'unmanaged' });
+      const restored = await restore(file.agent, saved.checkpoint, { container: 'unmanaged' });
       try {
         await assertCounting(restored.pid, '/n', before);
       } finally {

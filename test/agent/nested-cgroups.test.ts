@@ -5,12 +5,12 @@
 import assert from 'node:assert/strict';
 import { existsSync, mkdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { parseContainerId } from '../../src/core/ids.ts';
 import { Freezer } from '../../src/host/cgroup.ts';
 import { remove } from '../../src/runtime/index.ts';
-import { checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { agentOfFile, checkpoint, restore } from '../support/agent.ts';
 import { rootOf, startContainer } from '../support/containers.ts';
 
 /** Counts in a mapped file, and says so when memory and file have come apart. */
@@ -23,16 +23,7 @@ while True:
     n += 1; area[:8] = n.to_bytes(8, 'little'); time.sleep(0.0005)
 `;
 
-let home: AgentHome;
-let agent: TestAgent;
-before(async () => {
-  home = makeHome();
-  agent = await startAgent(home);
-});
-after(async () => {
-  await agent?.stop();
-  await removeHome(home);
-});
+const file = agentOfFile();
 
 async function counted(pid: number, beyond: number): Promise<number> {
   for (let waited = 0; waited < 30_000; waited += 20) {
@@ -58,8 +49,8 @@ void describe('a process in a child cgroup that writes through a shared mapping'
         assert.deepEqual(readFileSync(join(freezer?.directory ?? '', 'cgroup.procs'), 'utf8'), '');
         assert.deepEqual(new Freezer(freezer!).pids(), [container.pid]);
         await counted(container.pid, 200);
-        const { checkpoint: saved } = await checkpoint(agent, id, { leaveRunning: false });
-        const { pid } = await restore(agent, saved);
+        const { checkpoint: saved } = await checkpoint(file.agent, id, { leaveRunning: false });
+        const { pid } = await restore(file.agent, saved);
         const before = await counted(pid, 0);
         await counted(pid, before + 50);
         const verdict = `/proc/${pid}/root/verdict`;

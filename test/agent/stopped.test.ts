@@ -2,24 +2,15 @@
 import assert from 'node:assert/strict';
 import { existsSync, readFileSync, readdirSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, before, describe, it } from 'node:test';
+import { describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Freezer } from '../../src/host/cgroup.ts';
 import { readStat } from '../../src/host/proc.ts';
 import type { RuntimeName } from '../../src/runtime/index.ts';
-import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import { agentOfFile, assertClean, checkpoint, restore } from '../support/agent.ts';
 import { startContainer, waitForOutput } from '../support/containers.ts';
 
-let home: AgentHome;
-let agent: TestAgent;
-before(async () => {
-  home = makeHome();
-  agent = await startAgent(home);
-});
-after(async () => {
-  await agent?.stop();
-  await removeHome(home);
-});
+const file = agentOfFile();
 
 /** Children stopped in every way, one of them with threads; each would change its file if it ran. The parent counts. */
 const PROGRAM = `
@@ -72,16 +63,16 @@ for (const runtime of ['runc', 'crun'] satisfies RuntimeName[]) {
       try {
         await waitForOutput(container.outputFile, (text) => text.includes('stopped ttin-unseen'));
         const was = files(container.pid);
-        await checkpoint(agent, container.id, { leaveRunning: true });
+        await checkpoint(file.agent, container.id, { leaveRunning: true });
         await assertStopped(container.pid, was);
         const freezer = new Freezer((await container.inspect()).freezer!);
         assert.deepEqual(readdirSync(freezer.directory).filter((name) => name.startsWith('stasis')), []);
-        const { checkpoint: id } = await checkpoint(agent, container.id);
-        const { pid } = await restore(agent, id);
+        const { checkpoint: id } = await checkpoint(file.agent, container.id);
+        const { pid } = await restore(file.agent, id);
         await assertStopped(pid, was);
         for (const child of children(pid)) process.kill(child, 'SIGCONT');
         await until('they do not go on after SIGCONT', () => files(pid).every((text, index) => text !== was[index]));
-        await assertClean(agent);
+        await assertClean(file.agent);
       } finally {
         await container.stop();
       }
@@ -99,10 +90,10 @@ while True:
       try {
         const freezer = new Freezer((await container.inspect()).freezer!);
         for (let round = 0; round < 3; round++) {
-          await checkpoint(agent, container.id, { leaveRunning: true }).catch((error: { code: string }) => assert.equal(error.code, 'NOT_CHECKPOINTABLE'));
+          await checkpoint(file.agent, container.id, { leaveRunning: true }).catch((error: { code: string }) => assert.equal(error.code, 'NOT_CHECKPOINTABLE'));
           assert.equal(freezer.frozen(), false);
         }
-        await assertClean(agent);
+        await assertClean(file.agent);
         assert.ok(existsSync(join('/proc', String(container.pid))));
       } finally {
         await container.stop();

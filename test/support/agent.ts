@@ -4,6 +4,7 @@ import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
 import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { after, before } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -95,6 +96,21 @@ export async function startAgent(home: AgentHome, env: Record<string, string> = 
       return child.exitCode ?? -1;
     },
   };
+}
+
+/** One agent and its directories for all tests of a file, there from the first to the last of them. */
+export function agentOfFile(): { readonly agent: TestAgent } {
+  let home: AgentHome | undefined;
+  let agent: TestAgent | undefined;
+  before(async () => {
+    home = makeHome();
+    agent = await startAgent(home);
+  });
+  after(async () => {
+    await agent?.stop();
+    if (home !== undefined) await removeHome(home);
+  });
+  return { get agent() { return agent!; } };
 }
 
 /** Does something while the agent stands still at its failpoint (NAME=stop), and lets it go on. */

@@ -4,6 +4,7 @@ import { systemClock } from '../../core/clock.ts';
 import type { Clock } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
 import { MiB } from '../../core/units.ts';
+import { bootId } from '../../host/proc.ts';
 import { closeFd } from '../../host/tree-calls.ts';
 import type { Piece, PieceResult } from '../../repository/stage/port.ts';
 import type { CheckpointWriter } from '../../repository/types.ts';
@@ -113,7 +114,7 @@ export class TreeSaver implements AsyncDisposable {
   /** A copy of the directory, or another one in its place, has another inode or another birth. What a crash left of a file may be older than its times. */
   #origin(): Origin {
     const { dev, ino, birthtimeNs } = fstatSync(this.#root as number, { bigint: true });
-    const boot = readFileSync('/proc/sys/kernel/random/boot_id', 'latin1').trim();
+    const boot = bootId();
     const uptimeSeconds = Number(readFileSync('/proc/uptime', 'latin1').split(' ')[0]);
     return { identity: `${boot}:${dev}:${ino}:${birthtimeNs}:${this.#options.root}`, clockBaseMs: this.#clock.now() - uptimeSeconds * 1000 };
   }

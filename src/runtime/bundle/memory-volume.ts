@@ -3,7 +3,7 @@ import { mkdirSync } from 'node:fs';
 import { StasisError } from '../../core/errors.ts';
 import { MS_NODEV, MS_NOEXEC, MS_NOSUID, mount } from '../../host/libc.ts';
 import type { Mount } from '../../host/mountinfo.ts';
-import { mountPointOf } from '../spec.ts';
+import { hasUserNamespace, mountPointOf } from '../spec.ts';
 import { printable } from '../text.ts';
 import type { OciSpec, VolumeMount } from '../types.ts';
 
@@ -44,5 +44,5 @@ export function makeMemoryVolume(target: string, volume: MemoryVolume, spec: Oci
 
 /** In a user namespace the kernel takes no option away that a mount has outside; the directory above is root's alone. */
 function defaultFlags(spec: OciSpec): string[] {
-  return spec.linux?.namespaces?.some(({ type }) => type === 'user') === true ? [] : ['nosuid', 'nodev'];
+  return hasUserNamespace(spec) ? [] : ['nosuid', 'nodev'];
 }
