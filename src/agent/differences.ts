@@ -15,7 +15,8 @@ export function refusedOf(differences: readonly Difference[], allowed: readonly 
 /** Without what nobody keeps, which is only in an event. */
 export function allowedFindings(differences: readonly Difference[]): Finding[] {
   return differences.filter(({ attribute }) => !isNoted(attribute)).map((difference): Finding => ({
-    severity: 'warning', kind: 'difference', message: describeDifference(difference), hint: 'it was allowed by --allow-difference',
+    severity: 'warning', kind: 'difference', message: describeDifference(difference),
+    hint: 'it was allowed by --allow-difference',
   }));
 }
 
@@ -25,7 +26,8 @@ export function differs(what: string, refused: readonly Difference[], hint: (nam
   const more = refused.length - SHOWN;
   const list = `${refused.slice(0, SHOWN).map(describeDifference).join('; ')}${more > 0 ? `; and ${more} more` : ''}`;
   return new StasisError('RESTORE_DIFFERS', `${what}: ${list}`, {
-    hint: hint(names), details: { attributes: names, differences: refused.map(describeDifference).join('\n').slice(0, MOST_DETAILS) },
+    hint: hint(names),
+    details: { attributes: names, differences: refused.map(describeDifference).join('\n').slice(0, MOST_DETAILS) },
   });
 }
 
@@ -33,5 +35,7 @@ export function differs(what: string, refused: readonly Difference[], hint: (nam
 export function knownAttributes(names: readonly string[]): readonly string[] {
   const unknown = names.find((name) => attributeOf(name) === undefined);
   if (unknown === undefined) return names;
-  throw new StasisError('USAGE', `${JSON.stringify(unknown.slice(0, 80))} is not an attribute that is compared`, { hint: `choose from ${ATTRIBUTES.map(({ name }) => name).join(', ')}` });
+  throw new StasisError('USAGE', `${JSON.stringify(unknown.slice(0, 80))} is not an attribute that is compared`, {
+    hint: `choose from ${ATTRIBUTES.map(({ name }) => name).join(', ')}`,
+  });
 }

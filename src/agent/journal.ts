@@ -93,15 +93,17 @@ function isRecord(value: unknown): value is JournalRecord {
   const { texts, truths, container: numbers } = shape;
   const container = fields(record['container']);
   const at = fields(container['at']);
-  return isLinkRemaps(record['linkRemaps']) && texts.every((key) => typeof record[key] === 'string') && truths.every((key) => typeof record[key] === 'boolean') &&
+  return isLinkRemaps(record['linkRemaps']) && texts.every((key) => typeof record[key] === 'string')
+    && truths.every((key) => typeof record[key] === 'boolean') &&
     (numbers === undefined || ([container['id'], at['runtime'], at['binary'], at['root']].every((text) => typeof text === 'string') && numbers.every((key) => Number.isSafeInteger(container[key]))));
 }
 
 function isLinkRemaps(value: unknown): boolean {
   if (value === undefined) return true;
   const { trees, places, sinceMs } = fields(value);
-  return Number.isFinite(sinceMs) && Array.isArray(trees) && trees.every((tree) => typeof tree === 'string') &&
-    Array.isArray(places) && places.map(fields).every(({ root, directory }) => typeof root === 'string' && typeof directory === 'string');
+  return Number.isFinite(sinceMs) && Array.isArray(trees) && trees.every((tree) => typeof tree === 'string')
+    && Array.isArray(places)
+    && places.map(fields).every(({ root, directory }) => typeof root === 'string' && typeof directory === 'string');
 }
 
 function fields(value: unknown): Readonly<Record<string, unknown>> {

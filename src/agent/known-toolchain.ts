@@ -1,7 +1,7 @@
 /**
- * What is installed on the node, asked of its programs once a boot: some fourteen processes, which an agent that starts again on
- * a busy node should not wait for. The answer is kept in the run directory, which is gone after a boot, and asked anew when a
- * program is another file, or this process may do more or less than the one that asked.
+ * What is installed on the node, asked of its programs once a boot: some fourteen processes, which an agent that starts
+ * again on a busy node should not wait for. The answer is kept in the run directory, which is gone after a boot, and
+ * asked anew when a program is another file, or this process may do more or less than the one that asked.
  */
 import { createHash } from 'node:crypto';
 import { join } from 'node:path';
@@ -23,7 +23,8 @@ const LIBRARIES = '/etc/ld.so.cache';
 function keyOf({ criu, runtimes }: ToolchainOptions): string {
   const status = readStatus('self');
   const parts = [
-    version, bootId(), programStamp(criu), runtimes.map(({ name, binary }) => [name, binary, programStamp(binary)]), fileStamp(LIBRARIES),
+    version, bootId(), programStamp(criu), runtimes.map(({ name, binary }) => [name, binary, programStamp(binary)]),
+    fileStamp(LIBRARIES),
     ['CapEff', 'CapBnd', 'NoNewPrivs', 'Seccomp_filters'].map((name) => status?.get(name)),
   ];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');

@@ -83,8 +83,12 @@ async function recoverCheckpoint(agent: AgentContext, record: CheckpointRecord):
 }
 
 /** Staging is gone after a restart of the machine, and with it the knowledge whether there are any. */
-async function removeLeftNames({ linkRemaps, stagingDirectory }: CheckpointRecord, checkpoint: 'saved' | 'nothing'): Promise<void> {
-  if (linkRemaps === undefined || (existsSync(stagingDirectory) && !mayHaveLinkRemaps(join(stagingDirectory, 'images')))) return;
+async function removeLeftNames(
+  { linkRemaps, stagingDirectory }: CheckpointRecord, checkpoint: 'saved' | 'nothing',
+): Promise<void> {
+  if (
+    linkRemaps === undefined || (existsSync(stagingDirectory) && !mayHaveLinkRemaps(join(stagingDirectory, 'images')))
+  ) return;
   await removeLinkRemaps(linkRemaps, checkpoint);
 }
 

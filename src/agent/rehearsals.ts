@@ -71,17 +71,26 @@ export interface ShapeParts {
 /** Read by criu before what Stasis tells it. */
 const CRIU_CONFIGURATION = ['/etc/criu/default.conf', '/etc/criu/runc.conf', '/etc/criu/crun.conf'];
 
-/** All that a restore depends on and that changes seldom: the node, its programs, configuration, mounts, limits, kinds of descriptors, warnings. */
-export function shapeOf({ toolchain, settings }: Pick<AgentContext, 'toolchain' | 'settings'>, { container, verdict, request }: ShapeParts): string {
+/**
+ * All that a restore depends on and that changes seldom: the node, its programs, configuration, mounts, limits, kinds
+ * of descriptors, warnings.
+ */
+export function shapeOf(
+  { toolchain, settings }: Pick<AgentContext, 'toolchain' | 'settings'>, { container, verdict, request }: ShapeParts,
+): string {
   const { spec, at, rootfs } = container;
   const { root: _root, annotations: _annotations, ...rest } = spec;
   // Numbers in messages are pids and sizes.
   const findings = verdict.findings.map(({ kind, message }) => `${kind}: ${message.replace(/\d+/g, '#')}`).sort();
   const node = [
-    toolchain, programStamp(at.binary), programStamp('criu'), CRIU_CONFIGURATION.map(fileStamp), settings.version, settings.ghostLimitBytes,
+    toolchain, programStamp(at.binary), programStamp('criu'), CRIU_CONFIGURATION.map(fileStamp), settings.version,
+    settings.ghostLimitBytes,
     bootId(),
   ];
   const files = rootfs.kind === 'overlay' ? [rootfs.lower, rootfs.options] : rootfs.path;
-  const parts = [node, rest, files, readKernelState(container, []).limits, request.flags, [...request.allowDifference].sort(), at.runtime, verdict.shape, [...new Set(findings)]];
+  const parts = [
+    node, rest, files, readKernelState(container, []).limits, request.flags, [...request.allowDifference].sort(),
+    at.runtime, verdict.shape, [...new Set(findings)],
+  ];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');
 }

@@ -89,7 +89,10 @@ async function startCheckpoint(agent: AgentContext, request: api.CheckpointReque
   const container = await findContainer(agent.roots, request.container, { signal, ...(request.runtime === undefined ? {} : { runtime: request.runtime as RuntimeName }) });
   requireRunning(container);
   agent.fills.requireFilled(container);
-  const flags = { leaveRunning: request.leaveRunning, tcpEstablished: request.tcpEstablished, fileLocks: request.fileLocks, extUnixSk: request.extUnixSk, shellJob: request.shellJob, tcpSkipInFlight: request.tcpSkipInFlight === true };
+  const flags = {
+    leaveRunning: request.leaveRunning, tcpEstablished: request.tcpEstablished, fileLocks: request.fileLocks,
+    extUnixSk: request.extUnixSk, shellJob: request.shellJob, tcpSkipInFlight: request.tcpSkipInFlight === true,
+  };
   return agent.operations.start({
     id, kind: 'checkpoint', target: request.container, steps: CHECKPOINT_STEPS, deadlineMs: request.deadlineMs ?? agent.settings.operationDeadlineMs,
     exclusive: `container ${container.at.root}/${container.id}`, principal: caller.principal, reason: request.reason,

@@ -67,7 +67,10 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
   const journal = new Journal(join(config.stateDirectory, 'journal'));
   await thawFirst({ runDirectory: config.runDirectory, journal, guardScript: join(libexecDirectory(), 'stasis-guard'), log });
   const toolchain = await knownToolchain({
-    criu: config.criu.binary, runtimes: [{ name: 'runc', binary: config.runtimes.runc.binary }, { name: 'crun', binary: config.runtimes.crun.binary }],
+    criu: config.criu.binary,
+    runtimes: [
+      { name: 'runc', binary: config.runtimes.runc.binary }, { name: 'crun', binary: config.runtimes.crun.binary },
+    ],
   }, config.runDirectory);
   log.event('node.probed', { kernel: toolchain.kernel, criu: toolchain.criu.text, runtimes: toolchain.runtimes.map(({ name, version: number }) => `${name} ${number}`) });
   for (const problem of toolchain.problems) log.event('node.problem', { problem });
@@ -171,7 +174,9 @@ function runtimeRoots({ runtimes }: Config): RuntimeRoot[] {
 
 function failpointsOf(config: Config): Failpoints {
   if (config.testing.failpoint === '') return noFailpoints;
-  return armFailpoints(config.testing.failpoint, { signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep });
+  return armFailpoints(config.testing.failpoint, {
+    signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep,
+  });
 }
 
 function requireRoot(): void {

@@ -175,7 +175,11 @@ export const schema = v.strictObject({
     listen: key(address, '127.0.0.1:9465', 'Loopback address of /metrics, /livez and /readyz; empty for none.'),
   }),
   testing: group({
-    failpoint: key(text, '', 'For tests only, NAME[:COUNT]=fail, =kill, =stop or "=sleep MS": what happens to an operation at a named step. Several between commas.'),
+    failpoint: key(
+      text, '',
+      'For tests only, NAME[:COUNT]=fail, =kill, =stop or "=sleep MS": what happens to an operation at a named step. '
+      + 'Several between commas.',
+    ),
   }),
 });
 

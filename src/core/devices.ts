@@ -1,4 +1,7 @@
-/** Which device nodes somebody may have: a list of rules, as a devices cgroup has them. Plain data, so that it can go to a worker. */
+/**
+ * Which device nodes somebody may have: a list of rules, as a devices cgroup has them. Plain data, so that it can go to
+ * a worker.
+ */
 
 export interface Device {
   readonly kind: 'character' | 'block';
@@ -25,7 +28,9 @@ export interface DeviceRule {
 
 /** The last rule that fits decides; without one the device is refused. */
 export function allowsDevice(rules: readonly DeviceRule[], { kind, major, minor }: Device): boolean {
-  return rules.findLast((rule) => (rule.kind ?? kind) === kind && (rule.major ?? major) === major && (rule.minor ?? minor) === minor)?.allow ?? false;
+  return rules.findLast(
+    (rule) => (rule.kind ?? kind) === kind && (rule.major ?? major) === major && (rule.minor ?? minor) === minor
+  )?.allow ?? false;
 }
 
 /** "b 8:0", as /dev and the cgroup's files have it. */

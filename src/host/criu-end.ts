@@ -13,11 +13,14 @@ const STOP_MS = 50;
 const MOMENT_MS = 3;
 
 /**
- * `isHarmless` is asked while criu stands still: areAtHome(places), or areUntraced(pids) where nobody knows how the tasks stood.
+ * `isHarmless` is asked while criu stands still: areAtHome(places), or areUntraced(pids) where nobody knows how the
+ * tasks stood.
  * `glance`: it is asked before, too, so that criu is not held up while the answer is no.
  * True when all of the session is gone; false when no good moment came in time, and then it runs on.
  */
-export async function endWhileHarmless(sessionFile: string, isHarmless: () => boolean, { patienceMs, glance = false }: { patienceMs: number; glance?: boolean }): Promise<boolean> {
+export async function endWhileHarmless(sessionFile: string, isHarmless: () => boolean, {
+  patienceMs, glance = false,
+}: { patienceMs: number; glance?: boolean }): Promise<boolean> {
   const until = performance.now() + patienceMs;
   do {
     const members = sessionMembers(sessionFile);
@@ -37,7 +40,10 @@ export async function endWhileHarmless(sessionFile: string, isHarmless: () => bo
   return false;
 }
 
-/** Whether criu has not come to these processes yet, or has left them; it comes to threads after, and leaves them when all is put back. */
+/**
+ * Whether criu has not come to these processes yet, or has left them; it comes to threads after, and leaves them when
+ * all is put back.
+ */
 export function areUntraced(pids: readonly number[]): boolean {
   return pids.every((pid) => (readStatus(pid)?.get('TracerPid') ?? '0') === '0');
 }

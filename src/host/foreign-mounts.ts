@@ -1,6 +1,7 @@
 /**
  * Changes options of mounts in another mount namespace (mount_setattr(2), Linux 5.12). No program runs in there: it would be
- * the container's own. The kernel wants the caller in the namespace, so this thread goes there and comes back at once (ADR 0032).
+ * the container's own. The kernel wants the caller in the namespace, so this thread goes there and comes back at once
+ * (ADR 0032).
  */
 import { closeSync, constants, openSync } from 'node:fs';
 import { invariant } from '../core/assert.ts';

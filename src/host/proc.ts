@@ -155,7 +155,10 @@ export function listDescriptors(pid: number, limit: number): Descriptor[] {
   });
 }
 
-/** How a descriptor is open, by the mode of its link, which is read sooner than fdinfo; undefined when it is closed meanwhile. */
+/**
+ * How a descriptor is open, by the mode of its link, which is read sooner than fdinfo; undefined when it is closed
+ * meanwhile.
+ */
 export function descriptorAccess(pid: number, fd: number): 'read' | 'write' | 'both' | undefined {
   const mode = unlessGone(() => lstatSync(`/proc/${pid}/fd/${fd}`, { throwIfNoEntry: false }))?.mode ?? 0;
   const [reads, writes] = [(mode & 0o400) !== 0, (mode & 0o200) !== 0];

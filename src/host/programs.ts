@@ -5,7 +5,8 @@ import { delimiter, isAbsolute, join } from 'node:path';
 /** Of the first file of that name on the PATH, or of the path itself; "missing" when there is none. */
 export function programStamp(name: string): string {
   // oxlint-disable-next-line node/no-process-env
-  const candidates = isAbsolute(name) ? [name] : (process.env['PATH'] ?? '').split(delimiter).map((directory) => join(directory, name));
+  const directories = (process.env['PATH'] ?? '').split(delimiter);
+  const candidates = isAbsolute(name) ? [name] : directories.map((directory) => join(directory, name));
   for (const path of candidates) {
     const stamp = fileStamp(path);
     if (stamp !== 'missing') return stamp;

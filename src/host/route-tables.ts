@@ -1,8 +1,13 @@
-/** The interfaces, addresses, routes and rules of a network namespace, in canonical words (rtnetlink(7)). Synchronous. */
+/**
+ * The interfaces, addresses, routes and rules of a network namespace, in canonical words (rtnetlink(7)). Synchronous.
+ */
 import { Netlink, attributesOf } from './netlink.ts';
 
 /** RTM_GET… of linux/rtnetlink.h, and the size of the fixed part of what answers. */
-const GET = { links: { type: 18, size: 16 }, addresses: { type: 22, size: 8 }, routes: { type: 26, size: 12 }, rules: { type: 34, size: 12 } } as const;
+const GET = {
+  links: { type: 18, size: 16 }, addresses: { type: 22, size: 8 }, routes: { type: 26, size: 12 },
+  rules: { type: 34, size: 12 },
+} as const;
 
 const AF_INET = 2;
 const AF_INET6 = 10;
@@ -34,7 +39,9 @@ function dump(netlink: Netlink, { type, size }: (typeof GET)[keyof typeof GET]):
 }
 
 const text = (value: Buffer | undefined): string => value?.toString('latin1').replace(/\0.*$/s, '') ?? '';
-const number = (value: Buffer | undefined): number => (value === undefined || value.length < 4 ? 0 : value.readUInt32LE(0));
+const number = (value: Buffer | undefined): number => (
+  value === undefined || value.length < 4 ? 0 : value.readUInt32LE(0)
+);
 
 function address(value: Buffer | undefined): string {
   if (value === undefined) return '';
@@ -45,7 +52,9 @@ function address(value: Buffer | undefined): string {
 
 /** The attributes that have no words of their own, so that none is passed over. */
 function rest(attributes: Attributes, known: readonly number[]): string[] {
-  return [...attributes].filter(([number_]) => !known.includes(number_)).sort(([a], [b]) => a - b).map(([number_, value]) => `#${number_}=${value.toString('hex')}`);
+  return [...attributes].filter(([number_]) => !known.includes(number_)).sort(([a], [b]) => a - b).map(
+    ([number_, value]) => `#${number_}=${value.toString('hex')}`
+  );
 }
 
 function words(...parts: (string | readonly string[])[]): string {
@@ -58,7 +67,10 @@ function link({ head, attributes }: Message, names: ReadonlyMap<number, string>)
   const kind = text(attributesOf(attributes.get(18) ?? Buffer.alloc(0)).get(1));
   const master = attributes.has(10) ? `master ${names.get(number(attributes.get(10))) ?? ''}` : '';
   const mac = (flags & IFF_LOOPBACK) === 0 ? attributes.get(1)?.toString('hex') ?? '' : '';
-  return words(text(attributes.get(3)), kind, (flags & IFF_UP) === 0 ? 'down' : 'up', `mtu ${number(attributes.get(4))}`, mac, master);
+  return words(
+    text(attributes.get(3)), kind, (flags & IFF_UP) === 0 ? 'down' : 'up', `mtu ${number(attributes.get(4))}`, mac,
+    master,
+  );
 }
 
 /** The kernel makes link-local addresses of IPv6 by itself, when it likes to. */
@@ -66,8 +78,12 @@ function addressOf({ head, attributes }: Message, names: ReadonlyMap<number, str
   const [family, prefix, , scope] = head;
   if (family === AF_INET6 && scope === SCOPE_LINK) return [];
   const local = attributes.get(2);
-  const peer = local !== undefined && attributes.get(1)?.equals(local) === false ? `peer ${address(attributes.get(1))}` : '';
-  return [words(names.get(head.readUInt32LE(4)) ?? '', `${address(local ?? attributes.get(1))}/${prefix}`, peer, `scope ${scope}`, text(attributes.get(3)))];
+  const peer = local !== undefined && attributes.get(1)?.equals(local) === false ? `peer ${address(attributes.get(1))}`
+    : '';
+  return [words(
+    names.get(head.readUInt32LE(4)) ?? '', `${address(local ?? attributes.get(1))}/${prefix}`, peer, `scope ${scope}`,
+    text(attributes.get(3)),
+  )];
 }
 
 /** Those that the kernel adds for an address, it adds again. */
@@ -75,12 +91,19 @@ function route({ head, attributes }: Message, names: ReadonlyMap<number, string>
   const [family = 0, length, sourceLength, service, small = 0, protocol, scope, type] = head;
   const flags = head.readUInt32LE(8);
   const table = attributes.has(15) ? number(attributes.get(15)) : small;
-  if (![AF_INET, AF_INET6].includes(family) || protocol === PROTOCOL_KERNEL || table === TABLE_LOCAL || (flags & RTM_F_CLONED) !== 0) return [];
+  if (
+    ![AF_INET, AF_INET6].includes(family) || protocol === PROTOCOL_KERNEL || table === TABLE_LOCAL
+      || (flags & RTM_F_CLONED) !== 0
+  ) return [];
   return [words(
-    `${family === AF_INET ? 4 : 6} ${attributes.has(1) ? address(attributes.get(1)) : 'default'}/${length}`, `table ${table} type ${type} protocol ${protocol} scope ${scope}`,
-    attributes.has(2) ? `from ${address(attributes.get(2))}/${sourceLength}` : '', service === 0 ? '' : `tos ${service}`, attributes.has(5) ? `via ${address(attributes.get(5))}` : '',
-    attributes.has(4) ? `dev ${names.get(number(attributes.get(4))) ?? ''}` : '', attributes.has(7) ? `src ${address(attributes.get(7))}` : '',
-    attributes.has(6) ? `metric ${number(attributes.get(6))}` : '', (flags & ~ROUTE_STATE) === 0 ? '' : `flags ${flags & ~ROUTE_STATE}`,
+    `${family === AF_INET ? 4 : 6} ${attributes.has(1) ? address(attributes.get(1)) : 'default'}/${length}`,
+    `table ${table} type ${type} protocol ${protocol} scope ${scope}`,
+    attributes.has(2) ? `from ${address(attributes.get(2))}/${sourceLength}` : '',
+    service === 0 ? '' : `tos ${service}`, attributes.has(5) ? `via ${address(attributes.get(5))}` : '',
+    attributes.has(4) ? `dev ${names.get(number(attributes.get(4))) ?? ''}` : '',
+    attributes.has(7) ? `src ${address(attributes.get(7))}` : '',
+    attributes.has(6) ? `metric ${number(attributes.get(6))}` : '',
+    (flags & ~ROUTE_STATE) === 0 ? '' : `flags ${flags & ~ROUTE_STATE}`,
     // 12: counters and the time that is left; 20: always there for IPv6, with its usual value.
     rest(attributes, [1, 2, 4, 5, 6, 7, 12, 15, 20]),
   )];
@@ -90,8 +113,12 @@ function rule({ head, attributes }: Message): string[] {
   const [family = 0, toLength, fromLength, service, small = 0, , , action] = head;
   if (![AF_INET, AF_INET6].includes(family)) return [];
   return [words(
-    `${family === AF_INET ? 4 : 6} ${number(attributes.get(6))}:`, `from ${attributes.has(2) ? `${address(attributes.get(2))}/${fromLength}` : 'all'}`, attributes.has(1) ? `to ${address(attributes.get(1))}/${toLength}` : '',
-    service === 0 ? '' : `tos ${service}`, `action ${action} table ${attributes.has(15) ? number(attributes.get(15)) : small}`, head.readUInt32LE(8) === 0 ? '' : `flags ${head.readUInt32LE(8)}`, rest(attributes, [1, 2, 6, 15]),
+    `${family === AF_INET ? 4 : 6} ${number(attributes.get(6))}:`,
+    `from ${attributes.has(2) ? `${address(attributes.get(2))}/${fromLength}` : 'all'}`,
+    attributes.has(1) ? `to ${address(attributes.get(1))}/${toLength}` : '',
+    service === 0 ? '' : `tos ${service}`,
+    `action ${action} table ${attributes.has(15) ? number(attributes.get(15)) : small}`,
+    head.readUInt32LE(8) === 0 ? '' : `flags ${head.readUInt32LE(8)}`, rest(attributes, [1, 2, 6, 15]),
   )];
 }
 

@@ -127,7 +127,9 @@ function socketName(value: Buffer): string {
 /** One unix_diag_msg with its attributes. */
 function parseSocket(message: Buffer): UnixSocket {
   const attributes = attributesOf(message.subarray(BODY));
-  const [name, peer, icons, queue] = [UNIX_DIAG_NAME, UNIX_DIAG_PEER, UNIX_DIAG_ICONS, UNIX_DIAG_RQLEN].map((kind) => attributes.get(kind));
+  const [name, peer, icons, queue] = [
+    UNIX_DIAG_NAME, UNIX_DIAG_PEER, UNIX_DIAG_ICONS, UNIX_DIAG_RQLEN,
+  ].map((kind) => attributes.get(kind));
   const other = peer !== undefined && peer.length >= 4 ? peer.readUInt32LE(0) : 0;
   return {
     inode: message.readUInt32LE(4),
@@ -135,7 +137,9 @@ function parseSocket(message: Buffer): UnixSocket {
     state: states[message.readUInt8(2)] ?? 'unconnected',
     name: name !== undefined && name.length > 0 ? socketName(name) : undefined,
     peer: other === 0 ? undefined : other,
-    waiting: icons === undefined ? [] : Array.from({ length: icons.length >> 2 }, (_, index) => icons.readUInt32LE(4 * index)),
+    waiting: icons === undefined ? [] : Array.from(
+      { length: icons.length >> 2 }, (_, index) => icons.readUInt32LE(4 * index),
+    ),
     unread: queue !== undefined && queue.length >= 8 ? queue.readUInt32LE(4) : 0,
   };
 }

@@ -1,8 +1,8 @@
 /**
- * A program: stop-signals-program.js PID… Gives processes that SIGTTIN or SIGTTOU has stopped SIGSTOP as the reason of their stop, which is one that criu
- * knows. Each thread is attached to and let on until it takes the SIGSTOP: it is then stopped again before it comes back to
- * its own code. A program of its own, because attaching waits for a freezer that somebody closes meanwhile; at its death the kernel
- * detaches, and the thread is stopped as before.
+ * A program: stop-signals-program.js PID… Gives processes that SIGTTIN or SIGTTOU has stopped SIGSTOP as the reason
+ * of their stop, which is one that criu knows. Each thread is attached to and let on until it takes the SIGSTOP: it is
+ * then stopped again before it comes back to its own code. A program of its own, because attaching waits for a freezer
+ * that somebody closes meanwhile; at its death the kernel detaches, and the thread is stopped as before.
  */
 import { readdirSync } from 'node:fs';
 import { constants } from 'node:os';

@@ -148,7 +148,8 @@ export class DirectoryScanner {
   readonly #buffer = Buffer.alloc(256 * 1024);
 
   /**
-   * Calls `visit` with each name but "." and "..": NUL-terminated, `length` bytes before the NUL, valid during the call only.
+   * Calls `visit` with each name but "." and "..": NUL-terminated, `length` bytes before the NUL, valid during the call
+   * only.
    * `type`: see {@link ENTRY}; 0 where the file system does not tell.
    */
   scan(dirfd: number, visit: (name: Buffer, length: number, type: number) => void): void {

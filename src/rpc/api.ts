@@ -37,7 +37,10 @@ export interface CheckpointRequest {
   readonly preDump?: PreDump;
   /** Absent: as configured on the node. */
   readonly rehearsal?: RehearsalMode;
-  /** Leave out TCP connections that nobody has accepted yet: their peers see a reset. Otherwise they refuse the checkpoint. */
+  /**
+   * Leave out TCP connections that nobody has accepted yet: their peers see a reset. Otherwise they refuse the
+   * checkpoint.
+   */
   readonly tcpSkipInFlight?: boolean;
   /** Attributes that may differ in a rehearsal, by the names of docs/FIDELITY.md. */
   readonly allowDifference?: readonly string[];

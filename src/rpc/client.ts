@@ -31,8 +31,8 @@ const channelOptions = {
 };
 
 /**
- * Without it a stream to a node that lost its power would wait for ever. A loaded node answers late. A socket of this node needs
- * none: the kernel tells when its other end dies.
+ * Without it a stream to a node that lost its power would wait for ever. A loaded node answers late. A socket of this
+ * node needs none: the kernel tells when its other end dies.
  */
 const keepalive = { 'grpc.keepalive_time_ms': 20_000, 'grpc.keepalive_timeout_ms': 60_000 };
 
@@ -57,7 +57,9 @@ export async function connectAgent(options: ConnectOptions): Promise<AgentClient
 async function tlsClient(address: string, tls: TlsFiles, serverName: string | undefined): Promise<Client> {
   const name = serverName ?? address.replace(/:\d+$/, '').replace(/^\[(.*)\]$/, '$1');
   const secured = await secure(tls, (_sent, certificate) => checkServerIdentity(name, certificate));
-  return new Client(address, secured, { ...channelOptions, ...keepalive, 'grpc.ssl_target_name_override': isIP(name) === 0 ? name : 'stasis-agent' });
+  return new Client(address, secured, {
+    ...channelOptions, ...keepalive, 'grpc.ssl_target_name_override': isIP(name) === 0 ? name : 'stasis-agent',
+  });
 }
 
 async function secure(tls: TlsFiles, checkName: typeof checkServerIdentity): Promise<ChannelCredentials> {

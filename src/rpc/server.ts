@@ -55,7 +55,8 @@ const channelOptions = {
   'grpc.max_receive_message_length': MAX_REQUEST_BYTES,
   'grpc.max_send_message_length': MAX_ANSWER_BYTES,
   'grpc.max_concurrent_streams': MAX_STREAMS,
-  // A peer that vanished is noticed within 90 s, so that its streams do not stay open for ever; a loaded one answers late.
+  // A peer that vanished is noticed within 90 s, so that its streams do not stay open for ever; a loaded one answers
+  // late.
   'grpc.keepalive_time_ms': 30_000,
   'grpc.keepalive_timeout_ms': 60_000,
 };

@@ -67,8 +67,8 @@ export interface CgroupPlace {
 }
 
 /**
- * The container's cgroup in each hierarchy. Processes may have gone to cgroups below it: where that is, the directory of its
- * freezer tells for all hierarchies.
+ * The container's cgroup in each hierarchy. Processes may have gone to cgroups below it: where that is, the directory
+ * of its freezer tells for all hierarchies.
  */
 export function cgroupPlaces(pid: number, freezer: string | undefined): CgroupPlace[] {
   const mounts = readMountinfo('self').filter(({ fsType }) => fsType === 'cgroup' || fsType === 'cgroup2');
@@ -76,7 +76,12 @@ export function cgroupPlaces(pid: number, freezer: string | undefined): CgroupPl
   const outer = at === undefined || freezer === undefined ? undefined : join(at.root, relative(at.mountPoint, freezer));
   return readCgroups(pid).map(({ hierarchy, controllers, path: own }) => {
     const path = outer !== undefined && (own === outer || own.startsWith(`${outer}/`)) ? outer : own;
-    const mount = mounts.find(({ fsType, superOptions }) => (fsType === 'cgroup2' ? hierarchy === 0 : controllers.some((name) => superOptions.includes(name))));
-    return { name: hierarchy === 0 ? 'unified' : controllers.join(','), path, directory: mount === undefined ? undefined : cgroupDirectory(mount, path) };
+    const mount = mounts.find(({ fsType, superOptions }) => (
+      fsType === 'cgroup2' ? hierarchy === 0 : controllers.some((name) => superOptions.includes(name))
+    ));
+    return {
+      name: hierarchy === 0 ? 'unified' : controllers.join(','), path,
+      directory: mount === undefined ? undefined : cgroupDirectory(mount, path),
+    };
   });
 }

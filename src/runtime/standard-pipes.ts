@@ -1,7 +1,8 @@
 /**
- * The pipes through which a container talks with whoever started it. runc and crun note what descriptors 0 to 2 of its first
- * process are at the moment of the dump (descriptors.json) and connect these pipes again at a restore. A shell that is saved in the
- * middle of `echo … >&2` or `echo … > file`, or after `exec 3>&1 >file`, has the pipe on another descriptor: it is looked for there.
+ * The pipes through which a container talks with whoever started it. runc and crun note what descriptors 0 to 2 of its
+ * first process are at the moment of the dump (descriptors.json) and connect these pipes again at a restore. A shell
+ * that is saved in the middle of `echo … >&2` or `echo … > file`, or after `exec 3>&1 >file`, has the pipe on
+ * another descriptor: it is looked for there.
  */
 import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -38,7 +39,9 @@ export function standardPipes({ descriptors, before, end, isExternal }: Look): [
     return redirected && isPipe(earlier) && held.has(earlier) ? earlier : target;
   });
   const elsewhere = (wanted: 'read' | 'write'): string[] => {
-    const found = descriptors.filter(({ fd, target }) => isPipe(target) && ![stdin, stdout, stderr].includes(target) && end(fd) === wanted);
+    const found = descriptors.filter(
+      ({ fd, target }) => isPipe(target) && ![stdin, stdout, stderr].includes(target) && end(fd) === wanted
+    );
     return [...new Set(found.map(({ target }) => target))].filter(isExternal).sort((a, b) => inode(a) - inode(b));
   };
   const input = isPipe(stdin) ? stdin : elsewhere('read')[0] ?? stdin;
@@ -71,14 +74,19 @@ function endsOfPipes(pids: readonly number[]): Map<string, Set<string>> {
 }
 
 /** The same of a frozen container. `pids`: all its processes, by their pids on the node. */
-export function readStandardPipes({ pid, standard }: Pick<Container, 'pid' | 'standard'>, pids: () => readonly number[]): [string, string, string] {
+export function readStandardPipes(
+  { pid, standard }: Pick<Container, 'pid' | 'standard'>, pids: () => readonly number[],
+): [string, string, string] {
   // One look at all of them, and only where something is redirected: the container stands still meanwhile.
   let ends: Map<string, Set<string>> | undefined;
   const isExternal = (target: string): boolean => {
     ends ??= endsOfPipes(pids());
     return ends.get(target)?.size === 1;
   };
-  return standardPipes({ descriptors: listDescriptors(pid, MAX_DESCRIPTORS), before: standard ?? [], end: (fd) => pipeEnd(pid, fd), isExternal });
+  return standardPipes({
+    descriptors: listDescriptors(pid, MAX_DESCRIPTORS), before: standard ?? [], end: (fd) => pipeEnd(pid, fd),
+    isExternal,
+  });
 }
 
 /** Makes descriptors.json of written images say which pipes are to be connected again. */

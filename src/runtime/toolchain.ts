@@ -83,7 +83,10 @@ async function criuProblems(binary: string, { signal }: Probe): Promise<string[]
   return lines.length > 0 ? lines.slice(0, 10).map(printable) : [`criu check ended with status ${status}`];
 }
 
-/** Takes about a tenth of a second of a quiet node. Throws HOST_UNSUPPORTED when criu is not installed; a runtime that is missing is left out. */
+/**
+ * Takes about a tenth of a second of a quiet node. Throws HOST_UNSUPPORTED when criu is not installed; a runtime that
+ * is missing is left out.
+ */
 export async function probeToolchain(options: ToolchainOptions, probe: Probe): Promise<Toolchain> {
   const [criu, bpfMaps, problems, features, runtimes] = await Promise.all([
     criuVersion(options.criu, probe),

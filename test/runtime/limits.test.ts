@@ -12,7 +12,7 @@ const root = repositoryRoot();
 /** What the checks of preflight are written to say: fatal('kind', …), warning('kind', …), { kind: 'kind' }. */
 function kindsIn(directory: string): string[] {
   const texts = readdirSync(join(root, directory)).filter((name) => name.endsWith('.ts')).map((name) => readFileSync(join(root, directory, name), 'utf8'));
-  const patterns = [/\b(?:fatal|warning)\('([\w-]+)'/g, /\bkind: (?:[^,'\n]*\? )?'([\w-]+)'/g, /\bkind: [^,'\n]*\? '[\w-]+' : '([\w-]+)'/g, /const kind = [^?\n]*\? '([\w-]+)'/g, /const kind = [^?\n]*\? '[\w-]+' : '([\w-]+)'/g];
+  const patterns = [/\b(?:fatal|warning)\(\s*'([\w-]+)'/g, /\bkind: (?:[^,'\n]*\? )?'([\w-]+)'/g, /\bkind: [^,'\n]*\? '[\w-]+' : '([\w-]+)'/g, /const kind = [^?\n]*\? '([\w-]+)'/g, /const kind = [^?\n]*\? '[\w-]+' : '([\w-]+)'/g];
   return texts.flatMap((text) => patterns.flatMap((pattern) => Array.from(text.matchAll(pattern), ([, kind = '']) => kind)));
 }
 

@@ -86,7 +86,8 @@ export async function checkpoint(agent: AgentContext, container: Container, requ
   expireAfterCheckpoint(agent, summary.lineage);
   return {
     summary, operation: operation.id, phases: operation.phases, frozenMs: prepared.frozenMs, totalMs: agent.clock.monotonic() - started,
-    memoryPath: prepared.memoryPath, preDumped: prepared.preDumped, rehearsal: prepared.rehearsal, stats: prepared.stats, findings: [...prepared.findings, ...prepared.rehearsed], notSaved: prepared.notSaved,
+    memoryPath: prepared.memoryPath, preDumped: prepared.preDumped, rehearsal: prepared.rehearsal,
+    stats: prepared.stats, findings: [...prepared.findings, ...prepared.rehearsed], notSaved: prepared.notSaved,
   };
 }
 

@@ -56,6 +56,9 @@ function savedVolumes(prepared: CheckpointInProgress): SavedVolume[] {
   return prepared.trees.filter((tree) => tree.destination !== '/').map(({ prefix, destination, fstype }) => {
     const counts = prepared.treeCounts(prefix);
     const mount = prepared.volumeMounts.get(destination);
-    return { prefix, destination, fstype, ...(mount === undefined ? {} : { mount }), entries: counts.entries, bytes: counts.dataBytes };
+    return {
+      prefix, destination, fstype, ...(mount === undefined ? {} : { mount }),
+      entries: counts.entries, bytes: counts.dataBytes,
+    };
   });
 }

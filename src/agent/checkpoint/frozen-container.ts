@@ -84,8 +84,8 @@ export class FrozenContainer implements AsyncDisposable {
   }
 
   /**
-   * Around something that freezes the container by itself for a moment, and lets it go on. Instead of freeze(). At an abort that is
-   * ended as soon as no task is in its hands, and the signal's reason is thrown.
+   * Around something that freezes the container by itself for a moment, and lets it go on. Instead of freeze(). At an
+   * abort that is ended as soon as no task is in its hands, and the signal's reason is thrown.
    */
   async guarded<T>(body: () => Promise<T>, { signal }: { readonly signal: AbortSignal }): Promise<T> {
     signal.throwIfAborted();
@@ -114,7 +114,9 @@ export class FrozenContainer implements AsyncDisposable {
   /** Again and again: the session may not have begun yet. */
   async #endRound(over: AbortSignal): Promise<void> {
     for (let waited = 0; waited < END_PATIENCE_MS && !over.aborted; waited += ROUND_POLL_MS) {
-      await endWhileHarmless(this.#guard.sessionFile, () => areUntraced(this.#freezer.pids()), { patienceMs: END_PATIENCE_MS, glance: true });
+      await endWhileHarmless(
+        this.#guard.sessionFile, () => areUntraced(this.#freezer.pids()), { patienceMs: END_PATIENCE_MS, glance: true },
+      );
       await delay(ROUND_POLL_MS);
     }
   }

@@ -7,7 +7,9 @@ import { budgetExceeded } from '../../host/guard.ts';
 import { readMountinfo } from '../../host/mountinfo.ts';
 import { networkOf } from '../../host/packet-filter.ts';
 import { processRuns } from '../../host/proc.ts';
-import { blockedSignals, readDumpStats, readNetworkLock, saveImages, type MemoryLayers, type NetworkLockOfImages } from '../../image/criu/index.ts';
+import {
+  blockedSignals, readDumpStats, readNetworkLock, saveImages, type MemoryLayers, type NetworkLockOfImages,
+} from '../../image/criu/index.ts';
 import type { CriuImageSummary } from '../../image/types.ts';
 import type { SavedTreeCounts, TreeSaver } from '../../image/tree/index.ts';
 import { blockedFromImages, observe, surroundingsOf, type FidelityRecord } from '../../runtime/fidelity/index.ts';
@@ -177,7 +179,9 @@ export class CheckpointInProgress implements AsyncDisposable {
     const { container, frozen, network } = this.#parts;
     this.#kernel = { ...readKernelState(container, frozen.pids()), ...(network === undefined ? {} : { network }) };
     const { pid, spec, freezer } = container;
-    this.#fidelity = observe(pid, 'all', surroundingsOf(pid, { spec, freezer: freezer?.directory, given: false, network }));
+    this.#fidelity = observe(
+      pid, 'all', surroundingsOf(pid, { spec, freezer: freezer?.directory, given: false, network }),
+    );
     this.#volumeMounts = this.#readVolumeMounts();
   }
 
@@ -204,7 +208,9 @@ export class CheckpointInProgress implements AsyncDisposable {
       await Promise.all([frozen.imagesWritten(dumping, signal), this.#deltas(signal)]);
       // criu has put links to nameless open files into the root file system: they belong to the checkpoint.
       if (mayHaveLinkRemaps(directories.images)) await this.#deltas(signal);
-      if (this.#fidelity !== undefined) this.#fidelity = blockedFromImages(this.#fidelity, (tid) => blockedSignals(directories.images, tid));
+      if (this.#fidelity !== undefined) this.#fidelity = blockedFromImages(
+        this.#fidelity, (tid) => blockedSignals(directories.images, tid),
+      );
       if (this.stop) this.#watchDump(dumping);
     } catch (error) {
       throw this.#explain(error);
@@ -245,7 +251,9 @@ export class CheckpointInProgress implements AsyncDisposable {
    */
   async rehearse(signal: AbortSignal): Promise<void> {
     const { rehearsing, operation, budgetMs, frozen } = this.#parts;
-    const rehearsal = rehearsing.begin({ kernel: this.kernel, fidelity: this.fidelity }, { signal, timeoutMs: Math.max(1, (budgetMs - frozen.frozenMs) * REHEARSAL_SHARE) });
+    const rehearsal = rehearsing.begin({ kernel: this.kernel, fidelity: this.fidelity }, {
+      signal, timeoutMs: Math.max(1, (budgetMs - frozen.frozenMs) * REHEARSAL_SHARE),
+    });
     this.#rehearsal = rehearsal;
     if (!this.stop) this.#rehearsed = await rehearsal;
     else rehearsal.catch((error: unknown) => operation.cancel(this.#explain(asStasisError(error, 'the rehearsal'))));

@@ -29,10 +29,12 @@ export interface LinkRemaps {
 }
 
 /**
- * Removes files of such a name whose links have changed since then, because the same name may be the container's own. What the checkpoint does not
- * hold its restore needs: it stays when that was `saved`.
+ * Removes files of such a name whose links have changed since then, because the same name may be the container's own.
+ * What the checkpoint does not hold its restore needs: it stays when that was `saved`.
  */
-export async function removeLinkRemaps({ trees, places, sinceMs }: LinkRemaps, checkpoint: 'saved' | 'nothing'): Promise<void> {
+export async function removeLinkRemaps(
+  { trees, places, sinceMs }: LinkRemaps, checkpoint: 'saved' | 'nothing',
+): Promise<void> {
   for (const root of trees) await removeYoung(await candidates(root), sinceMs);
   if (checkpoint === 'nothing') await removeIn(places, sinceMs);
 }
@@ -43,10 +45,14 @@ async function removeIn(places: readonly NamelessPlace[], sinceMs: number): Prom
     const open: number[] = [];
     try {
       open.push(openSync(root, O_PATH | constants.O_DIRECTORY));
-      open.push(openConfined(open[0]!, Buffer.from(directory), O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW, 0));
+      open.push(
+        openConfined(open[0]!, Buffer.from(directory), O_PATH | constants.O_DIRECTORY | constants.O_NOFOLLOW, 0)
+      );
       const at = `/proc/self/fd/${open[1]}`;
       const entries = await readdir(at, { withFileTypes: true });
-      await removeYoung(entries.filter((entry) => entry.isFile() && NAME.test(entry.name)).map(({ name }) => join(at, name)), sinceMs);
+      await removeYoung(
+        entries.filter((entry) => entry.isFile() && NAME.test(entry.name)).map(({ name }) => join(at, name)), sinceMs,
+      );
     } catch (error) {
       // Gone by now, or another mount.
       if (errnoCode(error) === undefined) throw error;

@@ -85,7 +85,9 @@ export async function openMemoryPath(agent: AgentContext, name: MemoryPathName, 
   return name === 'directory' ? openDirectory(target, options) : openPageServer(agent, target, options);
 }
 
-async function openDirectory({ staging, writer, verdict, layers, kept }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
+async function openDirectory(
+  { staging, writer, verdict, layers, kept }: MemoryTarget, options: PathOptions,
+): Promise<MemoryPath> {
   const reservation = await staging.reserve(imagesEstimate(verdict), { signal: options.signal });
   return {
     name: 'directory', pageServer: undefined, release: () => reservation.release(), received: async () => undefined,
@@ -110,7 +112,9 @@ async function openDirectory({ staging, writer, verdict, layers, kept }: MemoryT
   };
 }
 
-async function openPageServer(agent: AgentContext, { staging, writer, prefix, verdict, layers, kept, sessionFile }: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
+async function openPageServer(agent: AgentContext, {
+  staging, writer, prefix, verdict, layers, kept, sessionFile,
+}: MemoryTarget, options: PathOptions): Promise<MemoryPath> {
   const reservation = await staging.reserve(IMAGES_MARGIN_BYTES, { signal: options.signal });
   const bytes = Math.max(MIN_SLABS_BYTES, Math.min(imagesEstimate(verdict), agent.staging.availableBytes()));
   const pool = await SlabPool.create(bytes, { signal: options.signal });

@@ -145,14 +145,20 @@ function roundGuard({ settings }: AgentContext, operation: Operation, number: nu
   return join(settings.runDirectory, 'guards', `${operation.id}-pre-${number}`);
 }
 
-async function dumpMemory({ agent, container, operation }: PreDumpParts, { number, images, work, pageServer, signal }: { number: number; images: string; work: string; pageServer: string | undefined; signal: AbortSignal }): Promise<void> {
+async function dumpMemory(
+  { agent, container, operation }: PreDumpParts,
+  {
+    number, images, work, pageServer, signal,
+  }: { number: number; images: string; work: string; pageServer: string | undefined; signal: AbortSignal },
+): Promise<void> {
   const { settings } = agent;
   const config = join(work, 'criu.conf');
   writeFileSync(config, criuConfig({ timeoutSeconds: COLLECT_SECONDS, ghostLimitBytes: settings.ghostLimitBytes }), { mode: 0o600 });
   const guardDirectory = roundGuard(agent, operation, number);
   const flags = { leaveRunning: true, tcpEstablished: false, fileLocks: false, extUnixSk: false, shellJob: false };
   await using guarded = await FrozenContainer.arm({ container, guardScript: settings.scripts.guard, guardDirectory, criuLog: undefined, stop: undefined, budgetMs: settings.freezeBudgetMs, clock: agent.clock, log: agent.log });
-  // A cancel does not kill criu in the middle, where it may take its victim with it: FrozenContainer does, at a good moment.
+  // A cancel does not kill criu in the middle, where it may take its victim with it: FrozenContainer does, at a good
+  // moment.
   await guarded.guarded(() => dump({
     container, flags, imageDir: images, workDir: work, pageServer, criuConfig: config, operationId: operation.id, guardDirectory,
     preDump: true, parent: number === 1 ? undefined : `../pre-${number - 1}`,

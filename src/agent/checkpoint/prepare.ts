@@ -16,7 +16,7 @@ import type { CheckpointRequest } from './checkpoint.ts';
 import { FrozenContainer } from './frozen-container.ts';
 import { mostStored } from '../retention/quota.ts';
 import { openLogDirectory } from '../operation-logs.ts';
-import { mayHaveLinkRemaps, removeLinkRemaps } from './link-remaps.ts';
+import { mayHaveLinkRemaps, removeLinkRemaps, type LinkRemaps } from './link-remaps.ts';
 import { chooseMemoryPath, openMemoryPath } from './memory-path.ts';
 import { whyPlain } from './pre-dump.ts';
 import { plaintextSelector } from '../plaintext.ts';
@@ -29,7 +29,10 @@ export type PreparedCheckpoint = CheckpointInProgress;
 /** Kept free in the repository's file system beyond what the checkpoint may need. */
 const REPOSITORY_MARGIN_BYTES = 64 * MiB;
 
-/** Of memory that does not stay here, so much is kept for a rehearsal: what criu cannot leave out, as a rule some pages of each process. */
+/**
+ * Of memory that does not stay here, so much is kept for a rehearsal: what criu cannot leave out, as a rule some pages
+ * of each process.
+ */
 const KEPT_BYTES = 64 * MiB;
 
 /** Of the freeze budget, after which criu gives up by itself: before the guard has to kill it. */
@@ -57,10 +60,7 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
     // What the store did not let go of is removed by the next start.
     if (clean) agent.journal.remove(operation.id);
   });
-  const linkRemaps = {
-    trees: [...(container.rootfs.kind === 'overlay' ? [container.rootfs.upper] : []), ...verdict.volumes.map(({ source }) => source)],
-    places: verdict.nameless ?? [], sinceMs: agent.clock.now(),
-  };
+  const linkRemaps = linkRemapsOf(container, verdict, agent.clock.now());
   agent.journal.write({
     kind: 'checkpoint', operation: operation.id, step: 'prepare', checkpoint: writer.id, lineage: writer.lineage, stop,
     container: { id: container.id, at: container.at, pid: container.pid, pidStart: container.pidStart },
@@ -75,26 +75,30 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   });
   undo.defer(async () => (await arming.catch(() => undefined))?.[Symbol.asyncDispose]());
   const { network, lost } = await readOwnNetwork(container, settings.scripts.network, signal);
-  const plain = whyPlain(agent, container, verdict, { mode: request.preDump ?? settings.preDump, remainingMs: operation.remainingMs });
-  const plan = planRehearsal(agent, { container, verdict, request, lineage: writer.lineage, stop, budgetMs, memoryPath: path, rounds: plain === undefined });
+  const rounds = { mode: request.preDump ?? settings.preDump, remainingMs: operation.remainingMs };
+  const plain = whyPlain(agent, container, verdict, rounds);
+  const plan = planRehearsal(agent, {
+    container, verdict, request, lineage: writer.lineage, stop, budgetMs, memoryPath: path, rounds: plain === undefined,
+  });
   const layers = new MemoryLayers();
-  const kept = plan.skipped === undefined && (path === 'page-server' || plain === undefined) ? undo.use(new KeptMemory(join(staging.directory, 'kept'), { maxBytes: KEPT_BYTES })) : undefined;
-  const memory = undo.use(await openMemoryPath(agent, path, { staging, writer, prefix: IMAGES_PREFIX, verdict, layers, kept, sessionFile: join(guardDirectory, 'session') }, { signal, onBytes: (count) => operation.addBytes(count) }));
-  const criu = join(directories.work, 'criu.conf');
-  writeFileSync(criu, criuConfig({
-    timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes, watched: verdict.watched, tcpSkipInFlight: request.flags.tcpSkipInFlight,
-    actionScript: stop && stopMethod(agent, container) === 'hook' ? settings.scripts.hook : undefined,
-  }), { mode: 0o600 });
+  const elsewhere = path === 'page-server' || plain === undefined;
+  const kept = plan.skipped === undefined && elsewhere ? undo.use(keepsIn(staging.directory)) : undefined;
+  const memory = undo.use(await openMemoryPath(agent, path, {
+    staging, writer, prefix: IMAGES_PREFIX, verdict, layers, kept, sessionFile: join(guardDirectory, 'session'),
+  }, { signal, onBytes: (count) => operation.addBytes(count) }));
+  const criu = writeCriuConfig(agent, { container, budgetMs, verdict, request, directory: directories.work });
   const trees = await savedTrees(agent, container, verdict, writer, request);
   for (const tree of trees) undo.use(tree.saver);
   // Also of a container that was stopped. A root file system that is not saved is used by a restore as it is, and needs them.
   undo.defer(async () => {
-    if (mayHaveLinkRemaps(directories.images)) await removeLinkRemaps(linkRemaps, manifest === 'committed' ? 'saved' : 'nothing');
+    const checkpoint = manifest === 'committed' ? 'saved' : 'nothing';
+    if (mayHaveLinkRemaps(directories.images)) await removeLinkRemaps(linkRemaps, checkpoint);
   });
-  const memoryOfRehearsal = join(staging.directory, 'rehearsal');
   const rehearsing = undo.use(new RehearsalOfCheckpoint({
-    agent, container, flags: request.flags, allowDifference: request.allowDifference, lineage: writer.lineage, operation: operation.id, plan, directories: { work: directories.work, memory: memoryOfRehearsal },
-    images: () => imagesOfRehearsal({ staging, imageDir: directories.images, layers, kept, pageServer: path === 'page-server' }),
+    agent, container, flags: request.flags, allowDifference: request.allowDifference, lineage: writer.lineage,
+    operation: operation.id, plan,
+    directories: { work: directories.work, memory: join(staging.directory, 'rehearsal') },
+    images: () => imagesOfRehearsal({ staging, imageDir: directories.images, layers, kept, path }),
   }));
   await rehearsing.prepare(signal);
   // On top of the stack: whatever else is to be undone, the container goes on first.
@@ -105,17 +109,53 @@ export async function prepareCheckpoint(agent: AgentContext, container: Containe
   });
 }
 
+/** For memory that goes elsewhere and is to be rehearsed. */
+function keepsIn(staging: string): KeptMemory {
+  return new KeptMemory(join(staging, 'kept'), { maxBytes: KEPT_BYTES });
+}
+
+/** Where criu may leave names of its own, and since when. */
+function linkRemapsOf({ rootfs }: Container, { volumes, nameless }: Verdict, sinceMs: number): LinkRemaps {
+  const upper = rootfs.kind === 'overlay' ? [rootfs.upper] : [];
+  return { trees: [...upper, ...volumes.map(({ source }) => source)], places: nameless ?? [], sinceMs };
+}
+
+interface DumpConfig {
+  readonly container: Container;
+  readonly budgetMs: number;
+  readonly verdict: Verdict;
+  readonly request: CheckpointRequest;
+  readonly directory: string;
+}
+
+/** The path of the file. */
+function writeCriuConfig(agent: AgentContext, config: DumpConfig): string {
+  const { settings } = agent;
+  const { container, budgetMs, verdict, request, directory } = config;
+  const hook = !request.flags.leaveRunning && stopMethod(agent, container) === 'hook';
+  const path = join(directory, 'criu.conf');
+  writeFileSync(path, criuConfig({
+    timeoutSeconds: Math.max(1, (budgetMs * CRIU_SHARE) / 1000), ghostLimitBytes: settings.ghostLimitBytes,
+    watched: verdict.watched, tcpSkipInFlight: request.flags.tcpSkipInFlight,
+    actionScript: hook ? settings.scripts.hook : undefined,
+  }), { mode: 0o600 });
+  return path;
+}
+
 interface DumpedImages {
   readonly staging: StagingArea;
   readonly imageDir: string;
   readonly layers: MemoryLayers;
   readonly kept: KeptMemory | undefined;
-  readonly pageServer: boolean;
+  readonly path: 'directory' | 'page-server';
 }
 
-/** The images of the dump, or, where their memory is on its way elsewhere, others that a rehearsal can be made of. Throws NoScratch. */
-async function imagesOfRehearsal({ staging, imageDir, layers, kept, pageServer }: DumpedImages): Promise<string> {
-  if (!pageServer && layers.depth === 0) return imageDir;
+/**
+ * The images of the dump, or, where their memory is on its way elsewhere, others that a rehearsal can be made of.
+ * Throws NoScratch.
+ */
+async function imagesOfRehearsal({ staging, imageDir, layers, kept, path }: DumpedImages): Promise<string> {
+  if (path === 'directory' && layers.depth === 0) return imageDir;
   if (kept === undefined || kept.lost !== undefined) throw new NoScratch(kept?.lost ?? 'its memory is not kept');
   const target = join(staging.directory, 'rehearsal-images');
   await kept.layOut(target, { imageDir, layers });

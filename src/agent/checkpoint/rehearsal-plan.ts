@@ -46,12 +46,16 @@ export function planRehearsal(agent: AgentContext, plan: PlanRequest): Rehearsal
   const mode = plan.request.rehearsal ?? agent.settings.rehearsal;
   const shape = shapeOf(agent, plan);
   const lazy = whyNeverLazy(plan.container.spec) === undefined;
-  const skip = (reason: string, impossible = false): RehearsalPlan => ({ skipped: reason, impossible, required: false, lazy, shape });
+  const skip = (reason: string, impossible = false): RehearsalPlan => (
+    { skipped: reason, impossible, required: false, lazy, shape }
+  );
   if (mode === 'never') return skip('not asked for');
   if (mode === 'auto' && !plan.stop) return skip('the container is left running');
   if (mode === 'auto' && agent.rehearsals.knows(plan.lineage, shape)) return skip('nothing that matters has changed since the last one');
   const impossible = whyImpossible(agent, plan, lazy);
-  if (impossible === undefined) return { skipped: undefined, impossible: false, required: mode === 'always', lazy, shape };
+  if (impossible === undefined) return {
+    skipped: undefined, impossible: false, required: mode === 'always', lazy, shape,
+  };
   if (mode === 'auto') return skip(impossible, true);
   throw new StasisError('REHEARSAL_FAILED', `the checkpoint of container ${plan.container.id} cannot be rehearsed: ${impossible}`, { hint: 'nothing was touched; let the rehearsal be auto or never' });
 }
@@ -60,7 +64,10 @@ function whyImpossible(agent: AgentContext, { container, verdict, budgetMs, memo
   const { bytes, shared } = verdict.memory;
   const expectedMs = agent.rehearsals.expectedMs + (lazy ? 0 : bytes / EAGER_BYTES_PER_MS);
   if (budgetMs < expectedMs) return `it may need ${formatDuration(expectedMs)}, and the freeze budget is ${formatDuration(budgetMs)}`;
-  if (!lazy && (memoryPath === 'page-server' || rounds)) return 'all memory of a container in a user namespace is needed, and it does not stay on the node when it comes over the page server or in rounds before the freeze';
+  if (!lazy && (memoryPath === 'page-server' || rounds)) {
+    return 'all memory of a container in a user namespace is needed, and it does not stay on the node when it comes '
+      + 'over the page server or in rounds before the freeze';
+  }
   const free = freemem();
   // What cannot be left out is in the images and in the rebuilt tasks.
   if (lazy && free < shared + MEMORY_MARGIN_BYTES) return `shared memory would be there twice, and the node has ${formatBytes(free)} left`;

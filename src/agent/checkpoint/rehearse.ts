@@ -10,7 +10,10 @@ import { formatDuration } from '../../core/units.ts';
 import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
 import { observe, putBackMounts, type FidelityRecord } from '../../runtime/fidelity/index.ts';
-import { NoScratch, criuConfig, differencesInPlace, freezerOf, makePlace, networkKind, pidInPlace, putBack, readNetwork, rebuild, removePlace, scratchId, type KernelState, type ScratchPlace } from '../../runtime/index.ts';
+import {
+  NoScratch, criuConfig, differencesInPlace, freezerOf, makePlace, networkKind, pidInPlace, putBack, readNetwork,
+  rebuild, removePlace, scratchId, type KernelState, type ScratchPlace,
+} from '../../runtime/index.ts';
 import type { Container, Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
 import { allowedFindings, differs, refusedOf } from '../differences.ts';
@@ -85,7 +88,9 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     return this.#begun;
   }
 
-  async #run(saved: SavedState, options: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+  async #run(
+    saved: SavedState, options: { readonly signal: AbortSignal; readonly timeoutMs: number },
+  ): Promise<Rehearsal> {
     try {
       const rehearsal = await this.#attempt(saved, options);
       this.#note(rehearsal);
@@ -107,7 +112,9 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     }
   }
 
-  async #attempt(saved: SavedState, { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs: number }): Promise<Rehearsal> {
+  async #attempt(
+    saved: SavedState, { signal, timeoutMs }: { readonly signal: AbortSignal; readonly timeoutMs: number },
+  ): Promise<Rehearsal> {
     const { agent, container, plan: { skipped, required }, operation } = this.#parts;
     if (skipped !== undefined) return { done: false, reason: skipped };
     const started = agent.clock.monotonic();
@@ -130,7 +137,10 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
   async #rebuild(saved: SavedState, signal: AbortSignal, timeoutMs: number): Promise<void> {
     const { agent, container, flags, directories, operation, plan } = this.#parts;
     const imageDir = await this.#parts.images();
-    const place = makePlace({ container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces, kernel: saved.kernel });
+    const place = makePlace({
+      container, directory: this.#directory, memory: directories.memory, interfaces: this.#interfaces,
+      kernel: saved.kernel,
+    });
     const workDir = join(directories.work, 'rehearsal');
     mkdirSync(workDir, { mode: 0o700 });
     const config = join(workDir, 'criu.conf');
@@ -142,7 +152,8 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     using gate = RestoreGate.open(join(place.directory, 'gate'));
     const ended = new AbortController();
     this.#rebuilding = rebuild({
-      place, at: container.at, imageDir, workDir, lazyPages: plan.lazy && container.at.runtime === 'runc', flags: { ...flags, tcpClose: false }, criuConfig: config, operationId: operation,
+      place, at: container.at, imageDir, workDir, lazyPages: plan.lazy && container.at.runtime === 'runc',
+      flags: { ...flags, tcpClose: false }, criuConfig: config, operationId: operation,
       gateDirectory: gate.directory, cgroupNamespace: container.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false, scripts: agent.settings.scripts,
     }, agent.toolchain, { signal: AbortSignal.any([signal, ended.signal]), timeoutMs });
     try {
@@ -156,12 +167,17 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
   }
 
   /** Resolves when the tasks stand where they would run, and are what was saved. They are never let go. */
-  async #examine(place: ScratchPlace, { kernel, fidelity }: SavedState, gate: RestoreGate, signal: AbortSignal): Promise<void> {
+  async #examine(
+    place: ScratchPlace, { kernel, fidelity }: SavedState, gate: RestoreGate, signal: AbortSignal,
+  ): Promise<void> {
     const { agent: { failpoints }, container } = this.#parts;
     const reached = async (stage: GateStage): Promise<number> => {
       const inner = await gate.reached(stage, { signal });
       const pid = pidInPlace(place, inner);
-      if (pid === undefined) throw new StasisError('RESTORE_FAILED', `the rebuilt tasks of container ${container.id} ended before they could be looked at`, { hint: 'was one killed, for want of memory or by somebody? try again' });
+      if (pid === undefined) throw new StasisError(
+        'RESTORE_FAILED', `the rebuilt tasks of container ${container.id} ended before they could be looked at`,
+        { hint: 'was one killed, for want of memory or by somebody? try again' },
+      );
       return pid;
     };
     putBackMounts(fidelity, await reached('post-restore'));
@@ -179,7 +195,11 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     const differences = differencesInPlace(was, observe(pid), place);
     const refused = refusedOf(differences, allowDifference);
     if (refused.length > 0) {
-      throw differs('the container would not be what was saved', refused, (names) => `if that is acceptable: stasis checkpoint --allow-difference ${names}, and the same again when it is restored`);
+      throw differs(
+        'the container would not be what was saved', refused,
+        (names) => `if that is acceptable: stasis checkpoint --allow-difference ${names}, and the same again when it `
+          + 'is restored',
+      );
     }
     this.#findings = allowedFindings(differences);
   }

@@ -49,5 +49,7 @@ function within({ inside, outside, count }: IdMapping, { containerID, hostID, si
 
 function* devices(images: ImagePrivileges, bundle: OciSpec): Generator<string> {
   const granted = [...madeDevices(bundle), ...DEFAULT_DEVICES];
-  for (const { image, ...device } of images.devices) if (!allowsDevice(granted, device)) yield `${image} has the device ${deviceName(device)}`;
+  for (const { image, ...device } of images.devices) {
+    if (!allowsDevice(granted, device)) yield `${image} has the device ${deviceName(device)}`;
+  }
 }

@@ -9,7 +9,10 @@ import type { OperationId } from '../../core/ids.ts';
 import { loadImages, readNetworkLock, type NetworkLockOfImages } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
-import { criuConfig, findContainer, freezerOf, nodeRules, nodeRulesForStrangers, openBundle, printable, prepareNetwork, putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore } from '../../runtime/index.ts';
+import {
+  criuConfig, findContainer, freezerOf, nodeRules, nodeRulesForStrangers, openBundle, printable, prepareNetwork,
+  putBack, putBackLast, readSpec, remove, removeBundle, restore as runtimeRestore, roomForRestore,
+} from '../../runtime/index.ts';
 import type { Bundle, KernelState } from '../../runtime/index.ts';
 import type { Container, Finding, OciSpec } from '../../runtime/types.ts';
 import type { StagingArea } from '../../host/staging.ts';
@@ -111,7 +114,10 @@ export class RestoreInProgress implements AsyncDisposable {
     this.#bundle = bundle;
     undo.defer(() => bundle.remove());
     const spec = await readSpec(bundle.directory);
-    const how = { signal, threads: agent.treeThreads, onBytes: (count: number): void => operation.addBytes(count), devices: examined === undefined ? nodeRules(spec) : nodeRulesForStrangers(spec) };
+    const how = {
+      signal, threads: agent.treeThreads, onBytes: (count: number): void => operation.addBytes(count),
+      devices: examined === undefined ? nodeRules(spec) : nodeRulesForStrangers(spec),
+    };
     if (saved.rootfs.saved) {
       if (bundle.upper !== undefined) this.#tell(await loadTree(reader, saved.rootfs.prefix, bundle.upper, how), '/');
       else this.#tell(await loadTreeMerged(reader, saved.rootfs.prefix, bundle.rootfs, how), '/');
@@ -128,7 +134,9 @@ export class RestoreInProgress implements AsyncDisposable {
   /** What was left out of a tree. */
   #tell({ warnings }: { readonly warnings: readonly string[] }, destination: string): void {
     this.#leftOut.push(...warnings.map((warning): Finding => ({
-      severity: 'warning', kind: 'left-out', message: `below ${printable(destination)}: ${warning}`, hint: 'let the program make it again; a device can be granted by the bundle (stasis restore --bundle) in linux.resources.devices, with access "m"',
+      severity: 'warning', kind: 'left-out', message: `below ${printable(destination)}: ${warning}`,
+      hint: 'let the program make it again; a device can be granted by the bundle (stasis restore --bundle) in '
+        + 'linux.resources.devices, with access "m"',
     })));
   }
 
@@ -255,7 +263,10 @@ export class RestoreInProgress implements AsyncDisposable {
         await this.#done();
       },
     });
-    return { container, findings: [...this.#leftOut, ...this.#findings], fill: { operation: fill.id, totalBytes: filling.totalBytes } };
+    return {
+      container, findings: [...this.#leftOut, ...this.#findings],
+      fill: { operation: fill.id, totalBytes: filling.totalBytes },
+    };
   }
 
   async #done(): Promise<void> {

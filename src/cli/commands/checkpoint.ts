@@ -45,7 +45,10 @@ export function checkpointCommand(program: Command, io: Io): void {
     .addOption(new Option('--memory-path <way>', 'how memory comes out of CRIU').choices(['auto', 'directory', 'page-server']))
     .addOption(new Option('--pre-dump <when>', 'read memory in rounds before the freeze, where the kernel tracks written pages').choices(['auto', 'never']))
     .addOption(new Option('--rehearsal <when>', 'rebuild the checkpoint in a scratch place before the container is stopped for it').choices(['auto', 'always', 'never']))
-    .option('--allow-difference <names>', 'stop the container although these attributes differ in the rehearsal (docs/FIDELITY.md), separated by commas')
+    .option(
+      '--allow-difference <names>',
+      'stop the container although these attributes differ in the rehearsal (docs/FIDELITY.md), separated by commas',
+    )
     .option('--freeze-budget <duration>', 'how long the container may be frozen, such as 10s')
     .option('--deadline <duration>', 'how long all of it may take, such as 5m')
     .addOption(new Option('--runtime <name>', 'which runtime, when both have a container of that id').choices(['runc', 'crun']))
@@ -66,7 +69,9 @@ export function checkpointCommand(program: Command, io: Io): void {
       ...(options.memoryPath === undefined ? {} : { memoryPath: options.memoryPath }),
       ...(options.preDump === undefined ? {} : { preDump: options.preDump }),
       ...(options.rehearsal === undefined ? {} : { rehearsal: options.rehearsal }),
-      ...(options.allowDifference === undefined ? {} : { allowDifference: options.allowDifference.split(',').map((name) => name.trim()) }),
+      ...(options.allowDifference === undefined ? {} : {
+        allowDifference: options.allowDifference.split(',').map((name) => name.trim()),
+      }),
       ...(options.freezeBudget === undefined ? {} : { freezeBudgetMs: parseDuration(options.freezeBudget) }),
       ...(options.deadline === undefined ? {} : { deadlineMs: parseDuration(options.deadline) }),
     };

@@ -14,13 +14,19 @@ function maskIn(bytes: Uint8Array, field: number, what: string): bigint | undefi
   return undefined;
 }
 
-/** Sixteen hexadecimal digits, as SigBlk of /proc/PID/status. `tid`: inside the container. Undefined where the image does not say. */
+/**
+ * Sixteen hexadecimal digits, as SigBlk of /proc/PID/status. `tid`: inside the container. Undefined where the image
+ * does not say.
+ */
 export function blockedSignals(imageDir: string, tid: number): string | undefined {
   const name = `core-${tid}.img`;
   const path = join(imageDir, name);
   if (!existsSync(path)) return undefined;
   const reader = new WireReader(singleEntry(readFileSync(path), 'core', name), name);
   const found = new Map<number, bigint | undefined>();
-  while (reader.next()) for (const { field, mask } of [TASK, THREAD]) if (reader.field === field) found.set(field, maskIn(reader.bytes(), mask, name));
+  while (reader.next()) {
+    const part = [TASK, THREAD].find(({ field }) => field === reader.field);
+    if (part !== undefined) found.set(part.field, maskIn(reader.bytes(), part.mask, name));
+  }
   return (found.get(TASK.field) ?? found.get(THREAD.field))?.toString(16).padStart(16, '0');
 }

@@ -1,7 +1,7 @@
 /**
- * What a rehearsal needs of memory that is on its way to the repository and in no image: where all pages lie, and the bytes
- * of those that criu puts in place itself (the vDSO, private pages of files, locked memory). Shared segments come back
- * empty: nobody reads them in a rehearsal.
+ * What a rehearsal needs of memory that is on its way to the repository and in no image: where all pages lie, and the
+ * bytes of those that criu puts in place itself (the vDSO, private pages of files, locked memory). Shared segments come
+ * back empty: nobody reads them in a rehearsal.
  */
 import { closeSync, ftruncateSync, linkSync, mkdirSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
@@ -34,7 +34,9 @@ export class KeptMemory {
   #lost: string | undefined;
 
   /** Made in memory, mode 0700. At most `maxBytes` of pages are kept there. */
-  constructor(directory: string, { maxBytes, pageSize = 4096 }: { readonly maxBytes: number; readonly pageSize?: number }) {
+  constructor(
+    directory: string, { maxBytes, pageSize = 4096 }: { readonly maxBytes: number; readonly pageSize?: number },
+  ) {
     this.#directory = directory;
     this.#maxBytes = maxBytes;
     this.#pageSize = pageSize;
@@ -78,7 +80,9 @@ export class KeptMemory {
       for (const { pages, flags } of layer.runs) {
         if ((flags & PE_PRESENT) === 0) continue;
         const length = pages * this.#pageSize;
-        if (isNeeded(layer.kind, flags)) for (const [at, chunk] of chunks(fd, offset, length)) this.#keep(layer.blob, at, chunk);
+        if (isNeeded(layer.kind, flags)) {
+          for (const [at, chunk] of chunks(fd, offset, length)) this.#keep(layer.blob, at, chunk);
+        }
         offset += length;
       }
     } finally {
@@ -88,7 +92,9 @@ export class KeptMemory {
 
   #keep(blob: string, offset: number, chunk: Uint8Array): void {
     this.#bytes += chunk.length;
-    if (this.#bytes > this.#maxBytes) this.#lost ??= `more than ${formatBytes(this.#maxBytes)} of its memory cannot be left out`;
+    if (this.#bytes > this.#maxBytes) {
+      this.#lost ??= `more than ${formatBytes(this.#maxBytes)} of its memory cannot be left out`;
+    }
     if (this.#lost !== undefined) return;
     const fd = this.#files.get(blob) ?? openSync(this.#path(blob), 'w', 0o600);
     this.#files.set(blob, fd);
@@ -100,10 +106,12 @@ export class KeptMemory {
   }
 
   /**
-   * Writes images into `target`, which must not exist, as if everything had been dumped into one directory at once: what is in
-   * `imageDir`, and memory of it, of `layers` and of what was kept. Lazy pages are holes.
+   * Writes images into `target`, which must not exist, as if everything had been dumped into one directory at once:
+   * what is in `imageDir`, and memory of it, of `layers` and of what was kept. Lazy pages are holes.
    */
-  async layOut(target: string, { imageDir, layers }: { readonly imageDir: string; readonly layers: MemoryLayers }): Promise<void> {
+  async layOut(
+    target: string, { imageDir, layers }: { readonly imageDir: string; readonly layers: MemoryLayers },
+  ): Promise<void> {
     // The sealing may add the last round while this reads.
     const preview = layers.preview();
     const last = this.#last;
@@ -115,7 +123,9 @@ export class KeptMemory {
     for (const { image, places } of preview([...local, ...last.map(({ layer, runs }) => ({ ...layer, runs }))])) {
       const encoder = new PagemapWriter();
       const messages = [...runsOf(places, this.#pageSize)].map((run) => Buffer.from(encoder.run(run)));
-      writeFileSync(join(target, image.pagemap), Buffer.concat([encoder.head(image.pagesId), ...messages]), { mode: 0o600 });
+      writeFileSync(
+        join(target, image.pagemap), Buffer.concat([encoder.head(image.pagesId), ...messages]), { mode: 0o600 },
+      );
       this.#layOutPages(join(target, pagesName(image.pagesId)), image.kind, places);
     }
   }
@@ -128,10 +138,14 @@ export class KeptMemory {
     let at = 0;
     for (const { blob, offset, pages, flags } of places) {
       const length = pages * this.#pageSize;
-      const from = sources.get(blob) ?? (blob.startsWith('/') ? opened(blob, 'r') : this.#files.has(blob) ? opened(this.#path(blob), 'r') : undefined);
+      const from = sources.get(blob) ?? (
+        blob.startsWith('/') ? opened(blob, 'r') : this.#files.has(blob) ? opened(this.#path(blob), 'r') : undefined
+      );
       if (from !== undefined && isNeeded(kind, flags)) {
         sources.set(blob, from);
-        for (const [position, chunk] of chunks(from, offset, length)) writeSync(to, chunk, 0, chunk.length, at + position - offset);
+        for (const [position, chunk] of chunks(from, offset, length)) {
+          writeSync(to, chunk, 0, chunk.length, at + position - offset);
+        }
       }
       at += length;
     }

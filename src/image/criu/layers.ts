@@ -27,7 +27,9 @@ export type Ranges = readonly (readonly [number, number])[];
 type Flat = ReadonlyMap<string, readonly Place[]>;
 type Received = ReceivedMemory['images'][number];
 
-export type Preview = (images: readonly MemoryLayer[]) => readonly { readonly image: MemoryLayer; readonly places: readonly Place[] }[];
+export type Preview = (images: readonly MemoryLayer[]) => readonly {
+  readonly image: MemoryLayer; readonly places: readonly Place[],
+}[];
 
 export class MemoryLayers {
   readonly #pageSize: number;
@@ -66,10 +68,14 @@ export class MemoryLayers {
     this.#depth += 1;
   }
 
-  /** Tells where the pages of the next round would lie, with the rounds of now; nothing is added. It throws like add. */
+  /**
+   * Tells where the pages of the next round would lie, with the rounds of now; nothing is added. It throws like add.
+   */
   preview(): Preview {
     const flat = this.#flat;
-    return (images) => images.map((image) => ({ image, places: flatten(image, flat.get(image.pagemap) ?? [], this.#pageSize) }));
+    return (images) => images.map(
+      (image) => ({ image, places: flatten(image, flat.get(image.pagemap) ?? [], this.#pageSize) })
+    );
   }
 
   /** Nothing of the rounds counts: a dump that failed may have taken pages for saved that are not. The next one holds everything. */

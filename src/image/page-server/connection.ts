@@ -28,7 +28,9 @@ export class Connection {
     const { writer, prefix, pool, rounds, kept, pageSize = 4096, onBytes = () => {} } = options;
     const layers = rounds !== undefined && (rounds.round || rounds.layers.depth > 0) ? rounds.layers : undefined;
     this.#receiver = new MemoryReceiver({
-      writer, pool, kept, pageSize, onBytes, signal: rounds?.round === true ? options.signal : signal, prefix: layers?.begin() ?? prefix, layered: layers !== undefined, round: rounds?.round === true, onFailure: (error) => this.#fail(error),
+      writer, pool, kept, pageSize, onBytes, signal: rounds?.round === true ? options.signal : signal,
+      prefix: layers?.begin() ?? prefix, layered: layers !== undefined, round: rounds?.round === true,
+      onFailure: (error) => this.#fail(error),
     });
     const receiver = this.#receiver;
     this.#stream = new PageStream(

@@ -81,7 +81,9 @@ export class MemoryReceiver {
     const channel = new Channel<StagedPiece>();
     const pagemap = layered ? undefined : new PagemapBlob(writer, prefix + name, pagesId, signal);
     const kept = this.#options.kept?.open({ pagemap: name, ...id, pagesId, blob: prefix + pagesName(pagesId) });
-    this.#image = { id, name, pagesId, channel, pagemap, kept, runs: [], pages: 0, lazyPages: 0, address: 0, reached: 0 };
+    this.#image = {
+      id, name, pagesId, channel, pagemap, kept, runs: [], pages: 0, lazyPages: 0, address: 0, reached: 0,
+    };
     this.#record(this.#image);
     if (layered) this.#layers.push({ pagemap: name, ...id, pagesId, blob: prefix + pagesName(pagesId), runs: this.#image.runs });
     this.#save(this.#append(prefix + pagesName(pagesId), channel));

@@ -105,10 +105,12 @@ export class TreeBuilder {
   #createDevice(dirfd: number, entry: number, name: Buffer, kind: number): void {
     const { table } = this.#tree;
     const device = deviceOf(kind === BLOCK, table.a[entry] as number, table.b[entry] as number);
-    const what = `${JSON.stringify(table.path(entry).toString())}, the ${device.kind} device ${device.major}:${device.minor}, was left out`;
+    const what = `${JSON.stringify(table.path(entry).toString())}, the ${device.kind} device `
+      + `${device.major}:${device.minor}, was left out`;
     try {
       if (isWhiteout(device) || allowsDevice(this.#options.devices, device)) {
-        mknodat(dirfd, name, (kind === BLOCK ? constants.S_IFBLK : constants.S_IFCHR) | 0o600, makeDevice(device.major, device.minor));
+        const type = kind === BLOCK ? constants.S_IFBLK : constants.S_IFCHR;
+        mknodat(dirfd, name, type | 0o600, makeDevice(device.major, device.minor));
         return;
       }
       this.#warn(`${what}: the container may not have it`);

@@ -19,7 +19,10 @@ export interface LoadTreeOptions {
   readonly threads?: TreeThreads;
   readonly signal: AbortSignal | undefined;
   readonly onBytes?: (count: number) => void;
-  /** Which device nodes are made; none unless told. They give access to the node: only those that the container may have. */
+  /**
+   * Which device nodes are made; none unless told. They give access to the node: only those that the container may
+   * have.
+   */
   readonly devices?: readonly DeviceRule[];
   /** The overlay will be mounted with userxattr: its marks are user.overlay.*. */
   readonly userxattr?: boolean;
@@ -61,7 +64,9 @@ async function load(reader: CheckpointReader, prefix: string, directory: string,
     await using worker = new TreeWorker({ role: 'load', prefix }, options.threads);
     const { kind, entries, files, dataBytes } = await decode(worker, reader, prefix, signal);
     const zeroRuns = zeroRunsOf(reader, `${prefix}data`);
-    const plan = await worker.call('create', { root, merge, devices: options.devices ?? [], userxattr: options.userxattr ?? false, zeroRuns }, { signal });
+    const plan = await worker.call('create', {
+      root, merge, devices: options.devices ?? [], userxattr: options.userxattr ?? false, zeroRuns,
+    }, { signal });
     await extract(reader, `${prefix}data`, root, plan, options);
     const { warnings } = await worker.call('complete', undefined, { signal });
     return { kind, entries, files, dataBytes, warnings };

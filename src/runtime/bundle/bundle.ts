@@ -71,7 +71,9 @@ async function rebuildBundle({ directory, id, spec, rootfs, volumes }: BundleReq
   clear(directory);
   mkdirSync(directory, { recursive: true, mode: 0o700 });
   try {
-    const targets = volumes.map((volume, index) => makeMemoryVolume(join(directory, 'volumes', String(index)), volume, spec));
+    const targets = volumes.map(
+      (volume, index) => makeMemoryVolume(join(directory, 'volumes', String(index)), volume, spec)
+    );
     const root = rootfs.kind === 'overlay' ? join(directory, 'rootfs') : rootfs.path;
     const sources = new Map([...makeProvidedFiles(join(directory, 'provided'), provided, spec), ...volumes.map(({ destination }, index) => [destination, targets[index]!] as const)]);
     const overlay = rootfs.kind === 'overlay' ? prepareOverlay(directory, rootfs) : undefined;

@@ -25,24 +25,36 @@ export function volumeMount(mounts: readonly Mount[], destination: string): Volu
   // The last one listed covers the others.
   const found = mounts.findLast(({ mountPoint }) => mountPoint === at);
   if (found === undefined) return undefined;
-  return { flags: found.options.filter((option) => FLAGS.has(option)), options: found.superOptions.filter((option) => !NOT_GIVEN.test(option)) };
+  return {
+    flags: found.options.filter((option) => FLAGS.has(option)),
+    options: found.superOptions.filter((option) => !NOT_GIVEN.test(option)),
+  };
 }
 
-/** Mounts it at `target`, with its old limits of size and inodes. Throws RESTORE_INCOMPATIBLE when this kernel does not know an option. */
+/**
+ * Mounts it at `target`, with its old limits of size and inodes. Throws RESTORE_INCOMPATIBLE when this kernel does not
+ * know an option.
+ */
 export function makeMemoryVolume(target: string, volume: MemoryVolume, spec: OciSpec): string {
   mkdirSync(target, { recursive: true, mode: 0o700 });
   const { flags, options } = volume.mount ?? { flags: defaultFlags(spec), options: ['mode=1777'] };
   try {
-    mount('stasis', target, volume.mount === undefined ? 'tmpfs' : volume.fstype, flags.reduce((all, flag) => all | (FLAGS.get(flag) ?? 0), 0), options.join(','));
+    const type = volume.mount === undefined ? 'tmpfs' : volume.fstype;
+    mount('stasis', target, type, flags.reduce((all, flag) => all | (FLAGS.get(flag) ?? 0), 0), options.join(','));
   } catch (error) {
-    throw new StasisError('RESTORE_INCOMPATIBLE', `the memory at ${printable(volume.destination)} cannot be made as it was (${volume.fstype} with ${options.join(',') || 'no options'}): ${(error as Error).message}`, {
-      cause: error, hint: 'restore on a node whose kernel knows these options, or in a bundle of yours that has the mount: stasis restore --bundle DIR',
+    throw new StasisError('RESTORE_INCOMPATIBLE', `the memory at ${printable(volume.destination)} cannot be made as `
+      + `it was (${volume.fstype} with ${options.join(',') || 'no options'}): ${(error as Error).message}`, {
+      cause: error,
+      hint: 'restore on a node whose kernel knows these options, or in a bundle of yours that has the mount: stasis '
+        + 'restore --bundle DIR',
     });
   }
   return target;
 }
 
-/** In a user namespace the kernel takes no option away that a mount has outside; the directory above is root's alone. */
+/**
+ * In a user namespace the kernel takes no option away that a mount has outside; the directory above is root's alone.
+ */
 function defaultFlags(spec: OciSpec): string[] {
   return hasUserNamespace(spec) ? [] : ['nosuid', 'nodev'];
 }

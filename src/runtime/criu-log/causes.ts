@@ -10,7 +10,11 @@ const general: readonly Cause[] = [
   { match: /External socket is used|Consider using --ext-unix-sk/, kind: 'external-unix-socket', message: 'a UNIX socket is connected with a process outside the container', hint: 'close the connection before a checkpoint; for datagram sockets that can be found again by path, use --ext-unix-sk' },
   { match: /Can't dump half of stream unix connection(?:\.?,? name: (.*?))?\.?$/, kind: 'external-unix-socket', message: 'a UNIX stream socket is connected with a process outside the container ($1)', hint: 'let the program close that connection before a checkpoint: only both ends together can be saved' },
   { match: /unix: Unix socket .* without peer|Unix socket \S+ has no peer/, kind: 'external-unix-socket', message: 'a UNIX socket has lost its other end', hint: 'try again; if it stays, let the program close the socket' },
-  { match: /In-flight connection \(l\) for/, kind: 'in-flight', message: 'a listening socket has connections that were not accepted yet', hint: 'try again in a moment; --tcp-skip-in-flight leaves them out' },
+  {
+    match: /In-flight connection \(l\) for/, kind: 'in-flight',
+    message: 'a listening socket has connections that were not accepted yet',
+    hint: 'try again in a moment; --tcp-skip-in-flight leaves them out',
+  },
   { match: /Connected TCP socket, consider using --tcp-established/, kind: 'tcp-established', message: 'a TCP connection is open', hint: 'use --tcp-established to save connections, or close them first' },
   { match: /Unsupported proto 262/, kind: 'socket', message: 'a process uses a multipath TCP socket', hint: 'switch multipath TCP off in the program (Go: GODEBUG=multipathtcp=0)' },
   { match: /Unsupported (?:proto|socket type|socket family|family) (\d+)|BUG! Unknown socket collected \(family (\d+)\)/, kind: 'socket', message: 'a process uses a kind of socket that CRIU does not know ($1$2)', hint: 'let the program close it before a checkpoint' },

@@ -116,7 +116,9 @@ export async function dump(request: DumpRequest, toolchain: Toolchain, options: 
     throw new StasisError('USAGE', 'crun cannot send memory to a page server', { hint: 'use the directory path for containers of crun' });
   }
   appendFileSync(request.criuConfig, externalsOfDump(container.spec, readMountinfo(container.pid)));
-  const pipes = readStandardPipes(container, () => (container.freezer === undefined ? [] : new Freezer(container.freezer).pids()));
+  const pipes = readStandardPipes(
+    container, () => (container.freezer === undefined ? [] : new Freezer(container.freezer).pids()),
+  );
   const criuLog = join(workDir, 'dump.log');
   const { status, stderr } = await runOperation(container.at.binary, checkpointArgs(request, version), request, options);
   if (status !== 0) {

@@ -7,12 +7,18 @@ import type { Attribute } from './types.ts';
 
 /** Without what a reading room knows of it. */
 function plain({ name, meaning, keeper, noted, afterwards, untold, finding }: Attribute): Attribute {
-  return { name, meaning, keeper, ...(noted && { noted }), ...(afterwards && { afterwards }), ...(untold && { untold }), ...(finding !== undefined && { finding }) };
+  return {
+    name, meaning, keeper, ...(noted && { noted }), ...(afterwards && { afterwards }), ...(untold && { untold }),
+    ...(finding !== undefined && { finding }),
+  };
 }
 
 export const ATTRIBUTES: readonly Attribute[] = [
   { name: 'tasks', meaning: 'processes and threads, by their ids inside', keeper: 'kept' },
-  ...NAMESPACES.map((name): Attribute => ({ name: `namespace-${name}`, meaning: `whose ${name} namespace it is in`, keeper: name === 'cgroup' ? 'put-back' : 'kept' })),
+  ...NAMESPACES.map((name): Attribute => ({
+    name: `namespace-${name}`, meaning: `whose ${name} namespace it is in`,
+    keeper: name === 'cgroup' ? 'put-back' : 'kept',
+  })),
   ...[...TASK_ATTRIBUTES, ...MOUNT_ATTRIBUTES, ...CONTAINER_ATTRIBUTES, ...UNTOLD_ATTRIBUTES].map(plain),
 ];
 

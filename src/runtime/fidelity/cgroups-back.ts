@@ -1,4 +1,6 @@
-/** Processes of a container that had gone to cgroups below its own: neither criu nor the runtime brings them back there. */
+/**
+ * Processes of a container that had gone to cgroups below its own: neither criu nor the runtime brings them back there.
+ */
 import { chownSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { valueOf } from './compare.ts';

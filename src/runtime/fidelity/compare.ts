@@ -30,8 +30,8 @@ function missing(was: readonly string[], is: readonly string[], attribute: strin
 const namespaces: ReadonlySet<string> = new Set(NAMESPACES.map((name) => `namespace-${name}`));
 
 /**
- * Letters only say which tasks share a namespace, and criu makes the tasks in another order: any letter may stand for any
- * other, always for the same one.
+ * Letters only say which tasks share a namespace, and criu makes the tasks in another order: any letter may stand for
+ * any other, always for the same one.
  */
 class Letters {
   readonly #there = new Map<string, string>();

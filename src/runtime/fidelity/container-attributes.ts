@@ -25,8 +25,10 @@ export interface ContainerAttribute extends Attribute {
 
 const UTS = ['kernel/hostname', 'kernel/domainname'];
 const IPC = [
-  'kernel/msgmax', 'kernel/msgmnb', 'kernel/msgmni', 'kernel/sem', 'kernel/shmall', 'kernel/shmmax', 'kernel/shmmni', 'kernel/shm_rmid_forced',
-  'fs/mqueue/msg_default', 'fs/mqueue/msg_max', 'fs/mqueue/msgsize_default', 'fs/mqueue/msgsize_max', 'fs/mqueue/queues_max',
+  'kernel/msgmax', 'kernel/msgmnb', 'kernel/msgmni', 'kernel/sem', 'kernel/shmall', 'kernel/shmmax', 'kernel/shmmni',
+  'kernel/shm_rmid_forced',
+  'fs/mqueue/msg_default', 'fs/mqueue/msg_max', 'fs/mqueue/msgsize_default', 'fs/mqueue/msgsize_max',
+  'fs/mqueue/queues_max',
 ];
 
 function settings(names: readonly string[]): Record<string, string> {
@@ -49,13 +51,20 @@ function joined(items: readonly string[] | undefined): string | undefined {
   return items === undefined ? undefined : items.length === 0 ? 'none' : items.join('; ');
 }
 
-export function readContainer(pid: number, { cgroups, limits, own, interfaces, settings: changed }: Surroundings): ContainerState {
+export function readContainer(
+  pid: number, { cgroups, limits, own, interfaces, settings: changed }: Surroundings,
+): ContainerState {
   const names = (['uts', 'ipc', 'net'] as const).filter((name) => own[name]);
   return {
     limits: limits ? readLimits(cgroups.flatMap(({ directory }) => directory ?? [])) : undefined,
-    ...insideNamespaces(pid, names, () => ({ uts: own.uts ? settings(UTS) : undefined, ipc: own.ipc ? settings(IPC) : undefined, settings: changed.length > 0 && own.net ? settings(changed) : undefined })),
+    ...insideNamespaces(pid, names, () => ({
+      uts: own.uts ? settings(UTS) : undefined, ipc: own.ipc ? settings(IPC) : undefined,
+      settings: changed.length > 0 && own.net ? settings(changed) : undefined,
+    })),
     network: own.net && interfaces ? readNetworkTables(pid) : undefined,
-    groups: own.net ? [...parseIgmp(readProc(pid, 'net/igmp') ?? ''), ...parseIgmp6(readProc(pid, 'net/igmp6') ?? '')] : undefined,
+    groups: own.net ? [
+      ...parseIgmp(readProc(pid, 'net/igmp') ?? ''), ...parseIgmp6(readProc(pid, 'net/igmp6') ?? ''),
+    ] : undefined,
   };
 }
 
@@ -63,24 +72,46 @@ export function readContainer(pid: number, { cgroups, limits, own, interfaces, s
 function limitsOf(pattern: RegExp): ContainerAttribute['read'] {
   return ({ limits }) => {
     const found = Object.entries(limits ?? {}).filter(([name]) => pattern.test(name));
-    return found.length === 0 ? undefined : joined(found.map(([name, value]) => `${name} = ${value.replaceAll('\n', ', ')}`));
+    return found.length === 0 ? undefined
+      : joined(found.map(([name, value]) => `${name} = ${value.replaceAll('\n', ', ')}`));
   };
 }
 
-const row = (name: string, meaning: string, keeper: Attribute['keeper'], read: ContainerAttribute['read']): ContainerAttribute => ({ name, meaning, keeper, read });
+const row = (
+  name: string, meaning: string, keeper: Attribute['keeper'], read: ContainerAttribute['read'],
+): ContainerAttribute => ({ name, meaning, keeper, read });
 
 export const CONTAINER_ATTRIBUTES: readonly ContainerAttribute[] = [
   row('limits-memory', 'limits of memory of its cgroup, as they are now', 'put-back', limitsOf(/^memory\./)),
-  { ...row('limits-processes', 'most processes in its cgroup, as it is now', 'put-back', limitsOf(/^pids\./)), afterwards: true },
-  row('limits-cpu', 'shares and quota of processor time of its cgroup, as they are now', 'put-back', limitsOf(/^cpu\./)),
+  { ...row(
+    'limits-processes', 'most processes in its cgroup, as it is now', 'put-back', limitsOf(/^pids\./),
+  ), afterwards: true },
+  row(
+    'limits-cpu', 'shares and quota of processor time of its cgroup, as they are now', 'put-back', limitsOf(/^cpu\./),
+  ),
   row('limits-cpuset', 'processors and memory nodes of its cgroup, as they are now', 'put-back', limitsOf(/^cpuset\./)),
-  row('limits-io', 'weights and limits of input and output of its cgroup, as they are now', 'put-back', limitsOf(/^(io|blkio)\./)),
+  row(
+    'limits-io', 'weights and limits of input and output of its cgroup, as they are now', 'put-back',
+    limitsOf(/^(io|blkio)\./),
+  ),
   row('host-name', 'host and domain name of an own UTS namespace', 'kept', ({ uts }) => listed(uts)),
-  row('ipc-settings', 'limits of an own IPC namespace (kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*)', 'kept', ({ ipc }) => listed(ipc)),
-  row('network-settings', 'settings below /proc/sys/net of an own network, those that were changed', 'put-back', ({ settings: values }) => listed(values)),
+  row(
+    'ipc-settings', 'limits of an own IPC namespace (kernel.shm*, kernel.msg*, kernel.sem, fs.mqueue.*)', 'kept',
+    ({ ipc }) => listed(ipc),
+  ),
+  row(
+    'network-settings', 'settings below /proc/sys/net of an own network, those that were changed', 'put-back',
+    ({ settings: values }) => listed(values),
+  ),
   row('network-links', 'interfaces of an own network', 'put-back', ({ network }) => joined(network?.links)),
-  row('network-addresses', 'addresses of an own network, without those that the kernel makes', 'put-back', ({ network }) => joined(network?.addresses)),
-  row('network-routes', 'routes of an own network, without those that the kernel makes', 'put-back', ({ network }) => joined(network?.routes)),
+  row(
+    'network-addresses', 'addresses of an own network, without those that the kernel makes', 'put-back',
+    ({ network }) => joined(network?.addresses),
+  ),
+  row(
+    'network-routes', 'routes of an own network, without those that the kernel makes', 'put-back',
+    ({ network }) => joined(network?.routes),
+  ),
   row('network-rules', 'routing rules of an own network', 'put-back', ({ network }) => joined(network?.rules)),
   { ...row('multicast', 'memberships in multicast groups', 'lost', ({ groups }) => joined(groups)), finding: 'lost' },
 ];

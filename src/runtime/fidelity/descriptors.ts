@@ -8,7 +8,10 @@ const MAX_LISTED = 256;
 /** In all processes together; beyond it nothing is read. */
 const MAX_READ = 16_384;
 
-/** O_LARGEFILE, which the kernel adds, and flags of the opening itself, which say nothing of how it is open: __O_TMPFILE and others. */
+/**
+ * O_LARGEFILE, which the kernel adds, and flags of the opening itself, which say nothing of how it is open: __O_TMPFILE
+ * and others.
+ */
 const UNASKED = 0o100000 | 0o20000000 | constants.O_DIRECTORY | constants.O_NOFOLLOW;
 
 interface Open {
@@ -38,7 +41,9 @@ export class Descriptors {
   #read = 0;
 
   constructor(init: number) {
-    this.#given = new Set(openOf(init).filter(({ fd, target }) => fd < 3 && /^(pipe:|socket:|\/dev\/)/.test(target)).map(({ target }) => target));
+    this.#given = new Set(openOf(init).filter(
+      ({ fd, target }) => fd < 3 && /^(pipe:|socket:|\/dev\/)/.test(target)
+    ).map(({ target }) => target));
   }
 
   /** Undefined beyond the bound. */
@@ -49,7 +54,8 @@ export class Descriptors {
     if (open.length === 0) return 'none';
     const words = open.map((one) => this.#describe(pid, one));
     if (words.length <= MAX_LISTED) return words.join('; ');
-    return `${words.length} descriptors, sha256 ${createHash('sha256').update(words.join('\n')).digest('hex').slice(0, 32)}`;
+    const digest = createHash('sha256').update(words.join('\n')).digest('hex');
+    return `${words.length} descriptors, sha256 ${digest.slice(0, 32)}`;
   }
 
   /** "3 /etc/passwd 02 at 120": number, target, flags of open(2) in octal, offset. */
@@ -57,7 +63,8 @@ export class Descriptors {
     const info = readProc(pid, `fdinfo/${fd}`) ?? '';
     const flags = (Number.parseInt(/^flags:\s*([0-7]+)/m.exec(info)?.[1] ?? '0', 8) & ~UNASKED).toString(8);
     if (this.#given.has(target)) return `${fd} given by the runtime`;
-    const offset = target.startsWith('/') && !target.startsWith('/dev/') ? ` at ${/^pos:\s*(\d+)/m.exec(info)?.[1] ?? ''}` : '';
+    const offset = target.startsWith('/') && !target.startsWith('/dev/')
+      ? ` at ${/^pos:\s*(\d+)/m.exec(info)?.[1] ?? ''}` : '';
     return `${fd} ${this.#name(target)} 0${flags}${offset}`;
   }
 
@@ -77,7 +84,8 @@ export function timers(pid: number): string | undefined {
   const text = readProc(pid, 'timers');
   if (text === undefined) return undefined;
   const found = text.split(/^ID: /m).slice(1).map((timer) => {
-    const [, id, signal, notify, clock] = /^(\d+)\nsignal: (\S+)\nnotify: (\S+?)\.\d+\nClockID: (-?\d+)/.exec(timer) ?? [];
+    const [, id, signal, notify, clock] = /^(\d+)\nsignal: (\S+)\nnotify: (\S+?)\.\d+\nClockID: (-?\d+)/.exec(timer)
+      ?? [];
     return `${id} of clock ${clock}, signal ${signal}, ${notify}`;
   });
   return found.length === 0 ? 'none' : found.join('; ');

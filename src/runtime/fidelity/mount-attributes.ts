@@ -39,10 +39,19 @@ export const MOUNT_ATTRIBUTES: readonly MountAttribute[] = [
   { name: 'mount-options', meaning: 'ro, nosuid, nodev, noexec and the like of a mount', keeper: 'kept', read: (mount) => (isMask(mount) ? undefined : options(mount)) },
   { name: 'mask-options', meaning: 'the same of what hides a path below /proc or /sys', keeper: 'put-back', read: (mount) => (isMask(mount) ? options(mount) : undefined) },
   { name: 'mount-links', meaning: 'whether a mount follows symbolic links', keeper: 'put-back', read: (mount) => (mount.options.includes(LINKS) ? LINKS : 'follow') },
-  { name: 'mount-times', meaning: 'whether a mount notes times of access', keeper: 'kept', read: (mount) => mount.options.filter((option) => TIMES.test(option)).sort().join(',') },
+  {
+    name: 'mount-times', meaning: 'whether a mount notes times of access', keeper: 'kept',
+    read: (mount) => mount.options.filter((option) => TIMES.test(option)).sort().join(','),
+  },
   { name: 'mount-propagation', meaning: 'whether mounts are passed on', keeper: 'kept', read: propagation },
   { name: 'mount-part', meaning: 'which part of /proc, /sys and the like it shows', keeper: 'kept', read: part },
-  { name: 'file-system-options', meaning: 'options of proc, sysfs, tmpfs, devpts, mqueue and cgroup file systems', keeper: 'kept', read: (mount) => (VIRTUAL.has(mount.fsType) && !isMask(mount) ? mount.superOptions.filter((option) => !UNASKED.test(option)).sort().join(',') : undefined) },
+  {
+    name: 'file-system-options', meaning: 'options of proc, sysfs, tmpfs, devpts, mqueue and cgroup file systems',
+    keeper: 'kept',
+    read: (mount) => (VIRTUAL.has(mount.fsType) && !isMask(mount) ? mount.superOptions.filter(
+      (option) => !UNASKED.test(option)
+    ).sort().join(',') : undefined),
+  },
 ];
 
 /** Mounts that lie on one another are told apart by a number, from the lowest. */

@@ -27,7 +27,10 @@ function changeOf(was: FidelityRecord, mount: Mount, name: string): MountChange[
   return add.length === 0 ? [] : [{ mountPoint: mount.mountPoint, id: mount.id, add }];
 }
 
-/** Of a container whose images a stranger wrote, by its bundle: what hides a path can hide it for good only if it is not written to. Returns what could not be set. */
+/**
+ * Of a container whose images a stranger wrote, by its bundle: what hides a path can hide it for good only if it is not
+ * written to. Returns what could not be set.
+ */
 export function closeMasks({ linux }: OciSpec, pid: number): string[] {
   const masked = new Set(Array.isArray(linux?.['maskedPaths']) ? linux['maskedPaths'] : []);
   // What another mount hides nobody comes to.

@@ -80,7 +80,8 @@ function inOrder(pids: readonly number[]): { pid: number; files: TaskFiles; subj
 }
 
 /**
- * Synchronous; about a fifth of a millisecond for a task. `init` is the container's first process, by its pid on the node.
+ * Synchronous; about a fifth of a millisecond for a task. `init` is the container's first process, by its pid on the
+ * node.
  * `rows`: "places" are namespaces and mounts only, which criu has finished before it sets what is a task's own. Without
  * `surroundings` there are no rows of the container as a whole, and none of cgroups.
  */
@@ -120,7 +121,9 @@ export function observe(init: number, rows: 'all' | 'places' = 'all', surroundin
   };
 }
 
-function observeThread(values: Values, task: string, tid: number, rows: readonly TaskAttribute[], reading: Reading): string[] {
+function observeThread(
+  values: Values, task: string, tid: number, rows: readonly TaskAttribute[], reading: Reading,
+): string[] {
   const files = readTaskFiles(tid);
   if (files === undefined) return [];
   const subject = `${task}/${insideId(files)}`;

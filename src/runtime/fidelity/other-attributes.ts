@@ -5,7 +5,9 @@ import type { Attribute } from './types.ts';
 export const NAMESPACES = ['cgroup', 'ipc', 'mnt', 'net', 'pid', 'time', 'user', 'uts'] as const;
 
 const untold = (name: string, meaning: string): Attribute => ({ name, meaning, keeper: 'kept', untold: true });
-const lost = (name: string, meaning: string): Attribute => ({ name, meaning, keeper: 'lost', untold: true, finding: 'lost' });
+const lost = (name: string, meaning: string): Attribute => (
+  { name, meaning, keeper: 'lost', untold: true, finding: 'lost' }
+);
 
 /** What the kernel tells nobody but the process itself (prctl(2), getitimer(2)), or nobody at all. */
 export const UNTOLD_ATTRIBUTES: readonly Attribute[] = [

@@ -1,4 +1,7 @@
-/** What a record needs to know beside the first process: where the container's cgroup is, and which namespaces are its own. */
+/**
+ * What a record needs to know beside the first process: where the container's cgroup is, and which namespaces are its
+ * own.
+ */
 import { readNamespaces } from '../../host/proc.ts';
 import { cgroupPlaces, type CgroupPlace } from '../cgroup.ts';
 import { comesBackWhole, type SavedNetwork } from '../put-back/network.ts';
@@ -30,9 +33,11 @@ const NODE = 1;
 /** The same at a checkpoint and at its restore. `network`: as the checkpoint saved it. */
 export function surroundingsOf(pid: number, { spec, freezer, given, network }: Options): Surroundings {
   const [its, nodes] = [readNamespaces(pid), readNamespaces(NODE)];
-  const own = (type: string, name: 'uts' | 'ipc' | 'net'): boolean => its[name] !== nodes[name] && (spec.linux?.namespaces?.some((one) => one.type === type && !one.path) ?? false);
+  const own = (type: string, name: 'uts' | 'ipc' | 'net'): boolean => its[name] !== nodes[name]
+    && (spec.linux?.namespaces?.some((one) => one.type === type && !one.path) ?? false);
   return {
-    cgroups: cgroupPlaces(pid, freezer), limits: !given, own: { uts: own('uts', 'uts'), ipc: own('ipc', 'ipc'), net: network !== undefined && own('network', 'net') },
+    cgroups: cgroupPlaces(pid, freezer), limits: !given,
+    own: { uts: own('uts', 'uts'), ipc: own('ipc', 'ipc'), net: network !== undefined && own('network', 'net') },
     interfaces: network !== undefined && comesBackWhole(network),
     settings: given && spec.linux?.['sysctl'] !== undefined ? [] : Object.keys(network?.sysctls ?? {}).sort(),
   };

@@ -63,12 +63,18 @@ function limits({ tid }: TaskFiles): string | undefined {
   return lines?.map((line) => line.replace(/\s{2,}/g, ' ').trim()).join('; ');
 }
 
-/** By number of the call, the place of its argument for a mask: ppoll, pselect6, rt_sigsuspend, rt_sigtimedwait, epoll_pwait, epoll_pwait2, io_pgetevents. */
+/**
+ * By number of the call, the place of its argument for a mask: ppoll, pselect6, rt_sigsuspend, rt_sigtimedwait,
+ * epoll_pwait, epoll_pwait2, io_pgetevents.
+ */
 const CALLS_WITH_A_MASK = new Map(process.arch === 'arm64'
   ? [[73, 3], [72, 5], [133, 0], [137, 0], [22, 4], [441, 4], [292, 5]]
   : [[271, 3], [270, 5], [130, 0], [128, 0], [281, 4], [441, 4], [333, 5]]);
 
-/** While a task waits in such a call its mask is another one, and the kernel shows that. The images of criu have the true one. */
+/**
+ * While a task waits in such a call its mask is another one, and the kernel shows that. The images of criu have the
+ * true one.
+ */
 function blocked({ tid, status }: TaskFiles): string | undefined {
   const [call, ...values] = readProc(tid, 'syscall')?.split(' ') ?? [];
   const mask = CALLS_WITH_A_MASK.get(Number(call));
@@ -78,15 +84,18 @@ function blocked({ tid, status }: TaskFiles): string | undefined {
 const CONTAINER_CGROUP = 'the container\'s';
 
 /**
- * Where it has gone to below the container's cgroup, in each hierarchy: "pids:/inner". A cgroup outside of it is the matter
- * of whoever put it there.
+ * Where it has gone to below the container's cgroup, in each hierarchy: "pids:/inner". A cgroup outside of it is the
+ * matter of whoever put it there.
  */
 function cgroup({ tid }: TaskFiles, { surroundings }: Reading): string | undefined {
   if (surroundings === undefined) return undefined;
-  const paths = new Map(readCgroups(tid).map(({ hierarchy, controllers, path }) => [hierarchy === 0 ? 'unified' : controllers.join(','), path]));
+  const paths = new Map(readCgroups(tid).map(
+    ({ hierarchy, controllers, path }) => [hierarchy === 0 ? 'unified' : controllers.join(','), path]
+  ));
   const below = surroundings.cgroups.flatMap(({ name, path }) => {
     const own = paths.get(name);
-    return own?.startsWith(`${path}/`) === true ? [`${name}:${own.slice(path.length).replaceAll(/[%;]/g, encodeURIComponent)}`] : [];
+    return own?.startsWith(`${path}/`) === true
+      ? [`${name}:${own.slice(path.length).replaceAll(/[%;]/g, encodeURIComponent)}`] : [];
   });
   return below.length === 0 ? CONTAINER_CGROUP : below.join('; ');
 }
@@ -94,11 +103,15 @@ function cgroup({ tid }: TaskFiles, { surroundings }: Reading): string | undefin
 /** The parts of a value of that row. */
 export function belowOf(value: string | undefined): { readonly name: string; readonly below: string }[] {
   if (value === undefined || value === CONTAINER_CGROUP) return [];
-  return value.split('; ').map((part) => ({ name: part.replace(/:\/.*/s, ''), below: decodeURIComponent(part.slice(part.indexOf(':/') + 1)) }));
+  return value.split('; ').map(
+    (part) => ({ name: part.replace(/:\/.*/s, ''), below: decodeURIComponent(part.slice(part.indexOf(':/') + 1)) })
+  );
 }
 
 const thread = (name: string, meaning: string, read: TaskAttribute['read'], keeper: Attribute['keeper'] = 'kept'): TaskAttribute => ({ name, meaning, keeper, perThread: true, read });
-const ofProcess = (name: string, meaning: string, read: TaskAttribute['read'], keeper: Attribute['keeper'] = 'kept'): TaskAttribute => ({ name, meaning, keeper, perThread: false, read });
+const ofProcess = (
+  name: string, meaning: string, read: TaskAttribute['read'], keeper: Attribute['keeper'] = 'kept',
+): TaskAttribute => ({ name, meaning, keeper, perThread: false, read });
 
 /** Positions in /proc/PID/stat, counted from the state, which is field 3. */
 const stat = (position: number) => (task: TaskFiles): string | undefined => task.stat[position - 3];
@@ -116,14 +129,21 @@ export const TASK_ATTRIBUTES: readonly TaskAttribute[] = [
   thread('seccomp', 'mode of system call filters', field('Seccomp')),
   thread('seccomp-filters', 'number of system call filters', field('Seccomp_filters')),
   thread('nice', 'nice value', stat(19)),
-  thread('scheduling-policy', 'scheduling policy and its real-time priority', (task) => `${stat(41)(task)}:${stat(40)(task)}`),
+  thread(
+    'scheduling-policy', 'scheduling policy and its real-time priority',
+    (task) => `${stat(41)(task)}:${stat(40)(task)}`,
+  ),
   thread('signals-blocked', 'blocked signals', blocked),
   { ...thread('affinity', 'processors that it may run on', field('Cpus_allowed_list'), 'put-back'), noted: true },
   { ...thread('io-priority', 'priority of its input and output', inputPriority, 'put-back'), noted: true },
-  { ...ofProcess('timer-slack', 'how late its timers may fire, nanoseconds', file('timerslack_ns'), 'put-back'), noted: true },
+  { ...ofProcess(
+    'timer-slack', 'how late its timers may fire, nanoseconds', file('timerslack_ns'), 'put-back',
+  ), noted: true },
   ofProcess('signals-ignored', 'ignored signals', field('SigIgn')),
   ofProcess('signals-caught', 'signals with a handler', field('SigCgt')),
-  ofProcess('name', 'name of the program as the kernel keeps it', ({ tid }) => readProc(tid, 'comm')?.replace(/\n$/, '')),
+  ofProcess(
+    'name', 'name of the program as the kernel keeps it', ({ tid }) => readProc(tid, 'comm')?.replace(/\n$/, ''),
+  ),
   ofProcess('program', 'path of the program', link('exe')),
   ofProcess('working-directory', 'current directory', link('cwd')),
   ofProcess('root-directory', 'root directory', link('root')),
@@ -136,7 +156,10 @@ export const TASK_ATTRIBUTES: readonly TaskAttribute[] = [
   ofProcess('session', 'session', ({ status }) => status.get('NSsid')?.split(/\s+/).at(-1)),
   ofProcess('process-group', 'process group', ({ status }) => status.get('NSpgid')?.split(/\s+/).at(-1)),
   ofProcess('timers', 'POSIX timers', ({ tid }) => timers(tid)),
-  ofProcess('descriptors', 'open descriptors: number, kind, file, flags and offset', ({ tid }, { descriptors }) => descriptors.of(tid)),
+  ofProcess(
+    'descriptors', 'open descriptors: number, kind, file, flags and offset',
+    ({ tid }, { descriptors }) => descriptors.of(tid),
+  ),
   ofProcess('cgroup', 'its cgroup, seen from that of the container', cgroup, 'put-back'),
 ];
 

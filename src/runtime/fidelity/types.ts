@@ -1,6 +1,9 @@
 /** What the kernel says of a container's tasks at one instant, in a form that a later one can be compared with. */
 
-/** kept: CRIU brings it back. put-back: Stasis does. lost: nobody can; it is said before a checkpoint, and refuses nothing. */
+/**
+ * kept: CRIU brings it back. put-back: Stasis does. lost: nobody can; it is said before a checkpoint, and refuses
+ * nothing.
+ */
 export type Keeper = 'kept' | 'put-back' | 'lost';
 
 export interface Attribute {

@@ -115,7 +115,10 @@ export function checkTerminals(scene: Scene): Finding[] {
     const tty = process.descriptors.find(({ fd, target }) => fd <= 2 && /^\/dev\/(pts\/\d+|tty\w*|console)$/.test(target));
     if (tty === undefined) continue;
     const masters = scene.tree.processes.some(({ descriptors }) => descriptors.some(({ target }) => target.endsWith('/ptmx')));
-    return masters ? [] : [fatal('tty', `${who(process)} has the terminal ${tty.target} on descriptor ${tty.fd}`, 'start it without a terminal, or use --shell-job', process)];
+    return masters ? [] : [fatal(
+      'tty', `${who(process)} has the terminal ${tty.target} on descriptor ${tty.fd}`,
+      'start it without a terminal, or use --shell-job', process,
+    )];
   }
   return [];
 }
@@ -144,15 +147,20 @@ export function checkPipes(scene: Scene): Finding[] {
     if (end !== undefined) known.kinds.add(end);
     ends.set(target, known);
   }
-  const isExternal = (target: string): boolean => ends.get(target)?.kinds.size === 1 && !ends.get(target)!.kinds.has('both');
+  const isExternal = (target: string): boolean => ends.get(target)?.kinds.size === 1
+    && !ends.get(target)!.kinds.has('both');
   const [init] = scene.tree.processes;
   const inits = (fd: number): 'read' | 'write' | undefined => {
     const end = init && descriptorAccess(init.pid, fd);
     return end === 'both' ? undefined : end;
   };
-  const standard = new Set(standardPipes({ descriptors: init?.descriptors ?? [], before: scene.container.standard ?? [], end: inits, isExternal }));
+  const standard = new Set(standardPipes(
+    { descriptors: init?.descriptors ?? [], before: scene.container.standard ?? [], end: inits, isExternal }
+  ));
   for (const { fd, target } of init?.descriptors ?? []) if (fd <= 2) standard.add(target);
-  return [...ends].filter(([target]) => isExternal(target) && !standard.has(target)).map(([target, { process, fd, kinds }]) => (
+  return [...ends].filter(
+    ([target]) => isExternal(target) && !standard.has(target)
+  ).map(([target, { process, fd, kinds }]) => (
     warning('external-pipe', `the other end of ${who(process)}'s ${target}, descriptor ${fd}, is outside the container or closed`, kinds.has('read') ? 'after a restore it reads the end of input' : 'after a restore writing to it fails', process)
   ));
 }

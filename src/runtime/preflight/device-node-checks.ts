@@ -21,8 +21,13 @@ interface Node extends Device {
   readonly path: string;
 }
 
-/** Nodes below a directory of the node which the rules do not allow. The directory may belong to an enemy: no link is followed, and only directories are opened. */
-async function* nodesBelow(root: string, rules: readonly DeviceRule[], budget: { left: number }, signal: AbortSignal | undefined): AsyncGenerator<Node, void, void> {
+/**
+ * Nodes below a directory of the node which the rules do not allow. The directory may belong to an enemy: no link is
+ * followed, and only directories are opened.
+ */
+async function* nodesBelow(
+  root: string, rules: readonly DeviceRule[], budget: { left: number }, signal: AbortSignal | undefined,
+): AsyncGenerator<Node, void, void> {
   const rootFd = openRoot(root);
   if (rootFd === undefined) return;
   const scanner = new DirectoryScanner();
@@ -66,8 +71,12 @@ function look(root: number, directory: Buffer, { scanner, stat, waiting, rules }
     fd = openConfined(root, directory, OPEN, 0);
     const dirfd = fd;
     scanner.scan(dirfd, (name, length, type) => {
-      if (type !== ENTRY.unknown && type !== ENTRY.directory && type !== ENTRY.character && type !== ENTRY.block) return;
-      const path = Buffer.concat(directory.length === 0 ? [name.subarray(0, length)] : [directory, Buffer.from('/'), name.subarray(0, length)]);
+      if (
+        type !== ENTRY.unknown && type !== ENTRY.directory && type !== ENTRY.character && type !== ENTRY.block
+      ) return;
+      const path = Buffer.concat(
+        directory.length === 0 ? [name.subarray(0, length)] : [directory, Buffer.from('/'), name.subarray(0, length)]
+      );
       if (type === ENTRY.directory) return void waiting.push(path);
       if (!statAt(dirfd, name, stat)) return;
       const kind = stat.mode & constants.S_IFMT;
@@ -85,11 +94,15 @@ function look(root: number, directory: Buffer, { scanner, stat, waiting, rules }
   return found;
 }
 
-export async function checkDeviceNodes({ container, mounts }: Scene, signal: AbortSignal | undefined): Promise<Finding[]> {
+export async function checkDeviceNodes(
+  { container, mounts }: Scene, signal: AbortSignal | undefined,
+): Promise<Finding[]> {
   const rules = nodeRules(container.spec);
   if (allowsAll(rules)) return [];
   const { rootfs } = container;
-  const places = [...(rootfs.kind === 'overlay' ? [{ at: '', root: rootfs.upper }] : []), ...findVolumes(container, mounts).map(({ destination, source }) => ({ at: destination, root: source }))];
+  const places = [...(
+    rootfs.kind === 'overlay' ? [{ at: '', root: rootfs.upper }] : []
+  ), ...findVolumes(container, mounts).map(({ destination, source }) => ({ at: destination, root: source }))];
   const found: string[] = [];
   let count = 0;
   const budget = { left: MAX_DIRECTORIES };
@@ -100,12 +113,21 @@ export async function checkDeviceNodes({ container, mounts }: Scene, signal: Abo
     }
   }
   if (count === 0) return [];
-  const what = `the device node${count > 1 ? 's' : ''} ${found.join(', ')}${count > SHOWN ? ` and ${count - SHOWN} more` : ''}`;
-  return [warning('device-node', `${what} will not come back after a restore: the container may not have ${count > 1 ? 'such devices' : 'that device'}`, 'grant it in config.json (linux.resources.devices with access "m", or linux.devices), or let the program make it again')];
+  const more = count > SHOWN ? ` and ${count - SHOWN} more` : '';
+  const what = `the device node${count > 1 ? 's' : ''} ${found.join(', ')}${more}`;
+  const those = count > 1 ? 'such devices' : 'that device';
+  return [warning(
+    'device-node',
+    `${what} will not come back after a restore: the container may not have ${those}`,
+    'grant it in config.json (linux.resources.devices with access "m", or linux.devices), or let the program make it '
+    + 'again',
+  )];
 }
 
 /** A privileged container: nothing to look for. */
 function allowsAll(rules: readonly DeviceRule[]): boolean {
   const last = rules.findLastIndex((rule) => !rule.allow);
-  return rules.slice(last + 1).some((rule) => rule.kind === undefined && rule.major === undefined && rule.minor === undefined);
+  return rules.slice(last + 1).some(
+    (rule) => rule.kind === undefined && rule.major === undefined && rule.minor === undefined
+  );
 }

@@ -40,9 +40,12 @@ const DEFAULT_GHOST_LIMIT = 64 * MiB;
 const checks: readonly Check[] = [
   checkVersions, checkCapabilities, checkOwnLimits, checkSpecification, checkAnonymousInodes, checkDevices, checkMappings, checkSecretMemory, checkMessageQueues, checkSockets,
   checkTerminals, checkControllingTerminals, checkForeignFiles, checkLocks, checkEpolls, checkPidfds, checkPacketPipes, checkTunDevices, checkBpfMaps, checkHiddenFiles, checkPrograms, checkDeletedPrograms,
-  checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkSessions, checkNamespacesForChildren, checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
+  checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkSessions, checkNamespacesForChildren,
+  checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
   checkLandlock, checkPersonalities, checkInnerCgroups,
-  checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced, checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems, checkDeletedFiles,
+  checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced,
+  checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems,
+  checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];
 
@@ -57,7 +60,9 @@ function unique(findings: readonly Finding[]): Finding[] {
   });
 }
 
-function verdict(findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes' | 'shape' | 'watched' | 'nameless'>): Verdict {
+function verdict(
+  findings: readonly Finding[], more: Pick<Verdict, 'memory' | 'volumes' | 'shape' | 'watched' | 'nameless'>,
+): Verdict {
   const ordered = [...findings.filter(({ severity }) => severity === 'fatal'), ...findings.filter(({ severity }) => severity !== 'fatal')];
   return { checkpointable: !findings.some(({ severity }) => severity === 'fatal'), findings: ordered, ...more };
 }
@@ -73,6 +78,12 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
     return verdict([fatal('status', 'the container has ended', 'only a running container can be checkpointed')], nothing);
   }
   const watched = await checkWatches(scene, options.signal);
-  const findings = [...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene), ...await checkDeviceNodes(scene, options.signal)];
-  return verdict(unique([...status, ...findings]), { memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts), shape: shapeOfScene(scene), watched: watched.paths, nameless: namelessPlaces(scene) });
+  const findings = [
+    ...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene),
+    ...await checkDeviceNodes(scene, options.signal),
+  ];
+  return verdict(unique([...status, ...findings]), {
+    memory: estimateMemory(scene), volumes: findVolumes(container, scene.mounts), shape: shapeOfScene(scene),
+    watched: watched.paths, nameless: namelessPlaces(scene),
+  });
 }

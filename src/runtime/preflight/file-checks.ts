@@ -72,7 +72,10 @@ export function checkPacketPipes(scene: Scene): Finding[] {
     const look = looks.get(target) ?? 0;
     looks.set(target, look + 1);
     if (look >= LOOKS_PER_PIPE || (descriptorFlags(process, fd) & O_DIRECT) === 0) continue;
-    return [fatal('pipe', `${who(process)} has a pipe in packet mode (O_DIRECT), descriptor ${fd}`, 'let the program make its pipe without O_DIRECT', process)];
+    return [fatal(
+      'pipe', `${who(process)} has a pipe in packet mode (O_DIRECT), descriptor ${fd}`,
+      'let the program make its pipe without O_DIRECT', process,
+    )];
   }
   return [];
 }

@@ -11,8 +11,14 @@ const couldBeLocked = (target: string): boolean => target.startsWith('/') && !ta
 
 /** "lock:\t1: LEASE  BREAKING  READ 4711 fd:01:131 0 EOF": CRIU takes the lease again, and breaks it again. */
 export function checkBreakingLeases(scene: Scene): Finding[] {
-  return [...descriptorsOf(scene, couldBeLocked)].filter(({ process, fd }) => /^lock:\s*\d+: LEASE\s+BREAKING\s/m.test(descriptorInfo(process, fd) ?? '')).slice(0, 1).map(({ process, fd }) => (
-    warning('file-lock', `${who(process)} has not given up a lease yet that somebody is breaking, descriptor ${fd}: after a restore it is signalled a second time`, 'checkpoint when it has given the lease up', process)
+  return [...descriptorsOf(scene, couldBeLocked)].filter(
+    ({ process, fd }) => /^lock:\s*\d+: LEASE\s+BREAKING\s/m.test(descriptorInfo(process, fd) ?? '')
+  ).slice(0, 1).map(({ process, fd }) => (
+    warning(
+      'file-lock',
+      `${who(process)} has not given up a lease yet that somebody is breaking, descriptor ${fd}: after a restore it `
+      + 'is signalled a second time', 'checkpoint when it has given the lease up', process,
+    )
   ));
 }
 

@@ -55,13 +55,18 @@ interface Interface {
 
 function interfacesOf(pid: number): Interface[] {
   try {
-    return readNetworkTables(pid).links.map((line) => line.split(' ')).map(([name = '', kind = '']) => ({ name, kind }));
+    return readNetworkTables(pid).links.map((line) => line.split(' ')).map(
+      ([name = '', kind = '']) => ({ name, kind })
+    );
   } catch {
     return [...(readProc(pid, 'net/dev') ?? '').matchAll(/^\s*(\S+?):/gm)].map(([, name = '']) => ({ name, kind: '' }));
   }
 }
 
-/** Many come back (put-back/network.ts). One with another end or hardware outside does not, and then neither do addresses and routes of the others. */
+/**
+ * Many come back (put-back/network.ts). One with another end or hardware outside does not, and then neither do
+ * addresses and routes of the others.
+ */
 export function checkNetworkDevices(scene: Scene): Finding[] {
   const init = ownNetwork(scene);
   if (init === undefined) return [];
@@ -71,22 +76,38 @@ export function checkNetworkDevices(scene: Scene): Finding[] {
   const gone = interfaces.filter(({ kind }) => !MADE_AGAIN.test(kind));
   if (gone.length === 0) return [];
   const others = interfaces.length > gone.length ? ', and with it every other interface,' : '';
-  return [lost(`the network interface ${several(gone)} in the container's own network${others} with its addresses and routes`, `${hint}; or restore into a bundle of yours (stasis restore --bundle) whose createRuntime hook makes it again (runc runs it then, too), with --allow-difference for what the hook makes`)];
+  return [lost(
+    `the network interface ${several(gone)} in the container's own network${others} with its addresses and routes`,
+    `${hint}; or restore into a bundle of yours (stasis restore --bundle) whose createRuntime hook makes it again `
+    + '(runc runs it then, too), with --allow-difference for what the hook makes',
+  )];
 }
 
-/** crun has CRIU save the network namespace, which runc leaves out. CRIU makes a pair of veth anew, its other end on the node. */
+/**
+ * crun has CRIU save the network namespace, which runc leaves out. CRIU makes a pair of veth anew, its other end on the
+ * node.
+ */
 function ofCrun(interfaces: readonly Interface[], hint: string): Finding[] {
   const unknown = interfaces.filter(({ kind }) => kind !== '' && !CRIU_KINDS.has(kind));
-  if (unknown.length > 0) return [fatal('link', `the network interface ${several(unknown)} is of a kind that CRIU does not know`, `${hint}, or delete the interface before a checkpoint; with runc such interfaces are none of CRIU's business`)];
+  if (unknown.length > 0) return [fatal(
+    'link', `the network interface ${several(unknown)} is of a kind that CRIU does not know`,
+    `${hint}, or delete the interface before a checkpoint; with runc such interfaces are none of CRIU's business`,
+  )];
   const pairs = interfaces.filter(({ kind }) => kind !== 'bridge');
-  return pairs.length === 0 ? [] : [lost(`what the other end of the network interface ${several(pairs)} was connected to, and with it the addresses and routes of every interface,`, `${hint}; or connect the new other end, which a restore leaves on the node`)];
+  return pairs.length === 0 ? [] : [lost(
+    `what the other end of the network interface ${several(pairs)} was connected to, and with it the addresses and `
+    + 'routes of every interface,', `${hint}; or connect the new other end, which a restore leaves on the node`,
+  )];
 }
 
 const CRIU_KINDS: ReadonlySet<string> = new Set(['veth', 'tun', 'bridge', 'macvlan', 'gre', 'sit']);
 
 function several(interfaces: readonly Interface[]): string {
   const more = interfaces.length > 3 ? ` and ${interfaces.length - 3} more` : '';
-  return `${interfaces.slice(0, 3).map(({ name, kind }) => `${printable(name)} (${kind === '' ? 'of the node' : printable(kind)})`).join(', ')}${more}`;
+  const words = interfaces.slice(0, 3).map(({ name, kind }) => (
+    `${printable(name)} (${kind === '' ? 'of the node' : printable(kind)})`
+  ));
+  return `${words.join(', ')}${more}`;
 }
 
 export function checkMulticast(scene: Scene): Finding[] {

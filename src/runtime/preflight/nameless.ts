@@ -1,4 +1,6 @@
-/** Where criu may give a new name to open files that have lost theirs (link-remap), outside of what a checkpoint saves. */
+/**
+ * Where criu may give a new name to open files that have lost theirs (link-remap), outside of what a checkpoint saves.
+ */
 import { dirname, join, normalize, relative, resolve } from 'node:path';
 import { mountOf } from '../../host/mountinfo.ts';
 import { isBindMount } from '../spec.ts';
@@ -23,15 +25,20 @@ export function namelessPlaces({ container, mounts, tree }: Scene): NamelessPlac
     return source === undefined || saved.has(at) ? [] : [[at, resolve(container.bundle, source)] as const];
   }));
   if (container.rootfs.kind === 'plain') sources.set('/', container.rootfs.path);
-  const targets = new Set(tree.processes.flatMap(({ descriptors, mappings }) => [...descriptors.map(({ target }) => target), ...mappings.map(({ name }) => name)])
-    .filter((name) => name.startsWith('/') && name.endsWith(DELETED) && !NO_FILE.test(name)));
+  const names = tree.processes.flatMap(({ descriptors, mappings }) => [
+    ...descriptors.map(({ target }) => target), ...mappings.map(({ name }) => name),
+  ]);
+  const nameless = names.filter((name) => name.startsWith('/') && name.endsWith(DELETED) && !NO_FILE.test(name));
+  const targets = new Set(nameless);
   const places = new Map<string, NamelessPlace>();
   for (const target of targets) {
     const path = target.slice(0, -DELETED.length);
     const mount = mountOf(mounts, path);
     const root = mount === undefined || mount.options.includes('ro') ? undefined : sources.get(mount.mountPoint);
     if (mount === undefined || root === undefined) continue;
-    for (const directory of andAbove(relative(mount.mountPoint, dirname(path)))) places.set(`${root}\0${directory}`, { root, directory });
+    for (const directory of andAbove(relative(mount.mountPoint, dirname(path)))) {
+      places.set(`${root}\0${directory}`, { root, directory });
+    }
   }
   return [...places.values()].slice(0, MAX_PLACES);
 }

@@ -13,8 +13,8 @@ interface Born {
 }
 
 /**
- * The tree as CRIU makes it (criu/pstree.c, prepare_pstree_ids): children of the first process whose leader has ended are
- * born by a helper, all others by their parent.
+ * The tree as CRIU makes it (criu/pstree.c, prepare_pstree_ids): children of the first process whose leader has ended
+ * are born by a helper, all others by their parent.
  */
 function asRebuilt(processes: readonly ProcessView[]): { readonly process: ProcessView; readonly born: Born }[] {
   const [init] = processes;
@@ -53,6 +53,11 @@ function canBeBorn({ pid, session, parent }: Born): boolean {
 export function checkSessions({ tree }: Scene): Finding[] {
   if (tree.unexamined > 0) return [];
   return asRebuilt(tree.processes).filter(({ born }) => !canBeBorn(born)).slice(0, 1).map(({ process }) => (
-    fatal('session', `${who(process)} belongs to the session of pid ${process.session}, into which it cannot be born again: its leader has ended, or its parent has left that session`, 'let the process that leads the session live on, or end what a daemon has left behind', process)
+    fatal(
+      'session',
+      `${who(process)} belongs to the session of pid ${process.session}, into which it cannot be born again: its `
+      + 'leader has ended, or its parent has left that session',
+      'let the process that leads the session live on, or end what a daemon has left behind', process,
+    )
   ));
 }

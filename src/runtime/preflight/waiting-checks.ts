@@ -62,8 +62,14 @@ function tcpWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<string, F
   for (const { inode, localPort } of all.filter(({ state }) => state === TCP_LISTENING)) {
     const at = held.get(inode);
     if (at === undefined) continue;
-    for (const { local, remote } of all.filter((socket) => socket.inode === 0 && socket.state === TCP_ESTABLISHED && socket.localPort === localPort)) {
-      found.set(`tcp ${local} ${remote}`, fatal('in-flight', `the connection from ${remote} to port ${localPort} of ${who(at.process)}, descriptor ${at.fd}, was not accepted yet`, `${AGAIN}; --tcp-skip-in-flight leaves such connections out`, at.process));
+    for (const { local, remote } of all.filter(
+      (socket) => socket.inode === 0 && socket.state === TCP_ESTABLISHED && socket.localPort === localPort
+    )) {
+      found.set(`tcp ${local} ${remote}`, fatal(
+        'in-flight',
+        `the connection from ${remote} to port ${localPort} of ${who(at.process)}, descriptor ${at.fd}, was not `
+        + 'accepted yet', `${AGAIN}; --tcp-skip-in-flight leaves such connections out`, at.process,
+      ));
     }
   }
   return found;
@@ -84,7 +90,9 @@ function netlinkWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<strin
 function look(scene: Scene): Map<string, Finding> {
   const found = [...heldSockets(scene).values()].flatMap((held) => {
     const { pid } = [...held.values()][0]!.process;
-    return [...unixWaiting(pid, held), ...netlinkWaiting(pid, held), ...(scene.flags.tcpSkipInFlight === true ? [] : tcpWaiting(pid, held))];
+    return [...unixWaiting(pid, held), ...netlinkWaiting(pid, held), ...(
+      scene.flags.tcpSkipInFlight === true ? [] : tcpWaiting(pid, held)
+    )];
   });
   return new Map(found);
 }

@@ -58,12 +58,14 @@ export function putBack(state: KernelState, pid: number, pids: readonly number[]
   // criu is in the cgroups of the container, but not in its pid namespace.
   const namespace = readNamespaces(pid).pid;
   const own = pids.filter((candidate) => readNamespaces(candidate).pid === namespace);
-  return [...putBackLimits(state.limits, cgroupDirectories(pid, undefined), { ended: false }), ...putBackTasks(state.tasks, own)];
+  return [...putBackLimits(
+    state.limits, cgroupDirectories(pid, undefined), { ended: false },
+  ), ...putBackTasks(state.tasks, own)];
 }
 
 /**
- * When criu has ended. The bundle leaves room for criu alone meanwhile (roomForRestore). `freezer`: that of the container, as
- * its first process may have gone back into a cgroup below it.
+ * When criu has ended. The bundle leaves room for criu alone meanwhile (roomForRestore). `freezer`: that of the
+ * container, as its first process may have gone back into a cgroup below it.
  */
 export function putBackLast(state: KernelState, pid: number, freezer: string | undefined): string[] {
   return putBackLimits(state.limits, cgroupDirectories(pid, freezer), { ended: true });

@@ -50,14 +50,19 @@ function write(path: string, value: string): void {
   for (const line of value === '' ? [''] : value.split('\n')) writeFileSync(path, line, { flag: 'r+' });
 }
 
-/** A cpuset of version 1 is never smaller than those below it: crun makes one there for itself, for the time of a restore. */
+/**
+ * A cpuset of version 1 is never smaller than those below it: crun makes one there for itself, for the time of a
+ * restore.
+ */
 function writeCpuset(path: string, value: string): void {
   try {
     write(path, value);
   } catch (error) {
     if (errnoCode(error) !== 'EBUSY') throw error;
     const directory = dirname(path);
-    for (const below of readdirSync(directory, { withFileTypes: true })) if (below.isDirectory()) write(join(directory, below.name, basename(path)), value);
+    for (
+      const below of readdirSync(directory, { withFileTypes: true })
+    ) if (below.isDirectory()) write(join(directory, below.name, basename(path)), value);
     write(path, value);
   }
 }

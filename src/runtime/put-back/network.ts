@@ -103,7 +103,9 @@ export async function readNetwork(pid: number, spec: OciSpec, program: string, s
   const parts = Object.fromEntries(names.flatMap((name) => (saved.has(name) ? [[name, saved.get(name)!]] : [])));
   const sysctls = changedSysctls(parseSysctls(Buffer.from(saved.get('sysctls') ?? '', 'base64').toString('utf8')), await defaults(program, signal), spec);
   if (lost.length === 0) return { network: { parts, links, up, sysctls }, lost };
-  return { network: { parts, links: [], up: [], sysctls: withoutInterfaces(sysctls, new Set(all.map(({ ifname }) => ifname).filter((name) => name !== 'lo'))) }, lost };
+  return { network: { parts, links: [], up: [], sysctls: withoutInterfaces(
+    sysctls, new Set(all.map(({ ifname }) => ifname).filter((name) => name !== 'lo')),
+  ) }, lost };
 }
 
 /** Writes what stasis-network restores into a directory of its own. */

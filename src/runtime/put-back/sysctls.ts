@@ -26,11 +26,18 @@ export function changedSysctls(now: ReadonlyMap<string, string>, fresh: Readonly
   const asked = new Set(Object.keys((spec.linux?.['sysctl'] ?? {}) as Record<string, string>).map(key));
   const changed = [...now].filter(([path, value]) => fresh.get(path) !== value || asked.has(path));
   // Those of interfaces set each other ("all" sets each, forwarding sets redirects): with one of a family go all.
-  const together = FAMILIES.filter((family) => changed.some(([path]) => path === `${family}ip_forward` || path.startsWith(`${family}conf/`))).map((family) => `${family}conf/`);
-  return Object.fromEntries([...now].filter(([path, value]) => fresh.get(path) !== value || asked.has(path) || together.some((family) => path.startsWith(family))));
+  const together = FAMILIES.filter(
+    (family) => changed.some(([path]) => path === `${family}ip_forward` || path.startsWith(`${family}conf/`))
+  ).map((family) => `${family}conf/`);
+  return Object.fromEntries([...now].filter(
+    ([path, value]) => fresh.get(path) !== value || asked.has(path)
+      || together.some((family) => path.startsWith(family))
+  ));
 }
 
 /** Without those of interfaces that do not come back. */
 export function withoutInterfaces(sysctls: Sysctls, gone: ReadonlySet<string>): Sysctls {
-  return Object.fromEntries(Object.entries(sysctls).filter(([path]) => !gone.has(/^net\/ipv[46]\/(?:conf|neigh)\/([^/]+)\//.exec(path)?.[1] ?? '')));
+  return Object.fromEntries(Object.entries(sysctls).filter(
+    ([path]) => !gone.has(/^net\/ipv[46]\/(?:conf|neigh)\/([^/]+)\//.exec(path)?.[1] ?? '')
+  ));
 }

@@ -108,7 +108,9 @@ export function putBackTasks(states: readonly TaskState[], pids: readonly number
   for (const entry of byNumber.values()) {
     const [now, wanted] = [coredumpFilter(entry), filters.get(entry.inside) ?? DEFAULT_COREDUMP_FILTER];
     // Written and read in hexadecimal, but only read without saying so.
-    if (now !== undefined && now !== wanted) set('core dump filter', entry.inside, () => writeFileSync(`/proc/${entry.pid}/coredump_filter`, `0x${wanted}`));
+    if (now !== undefined && now !== wanted) set(
+      'core dump filter', entry.inside, () => writeFileSync(`/proc/${entry.pid}/coredump_filter`, `0x${wanted}`),
+    );
   }
   for (const { tid, affinity, ioPriority: priority, timerSlack } of states) {
     const entry = byNumber.get(tid);

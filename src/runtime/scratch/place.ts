@@ -72,7 +72,9 @@ export function makePlace({ container, directory, memory, interfaces, kernel }: 
   writeFileSync(join(directory, 'addresses'), networkCommands(interfaces), { mode: 0o600 });
   if (networkKind(spec) === 'joined') writeFileSync(network, '', { mode: 0o600 });
   writeFileSync(join(place.bundle, 'config.json'), JSON.stringify(scratchSpec(roomForRestore(spec, kernel.limits), { root, criuConfig, cgroupsPath: `/${place.id}`, network, sources })), { mode: 0o600 });
-  return { ...place, viewed: new Set(['/', ...[...sources.keys()].map(mountPointOf)]), networkDirectory: prepareNetwork(kernel.network, spec, join(directory, 'own-network')) };
+  return { ...place, viewed: new Set(['/', ...[...sources.keys()].map(mountPointOf)]), networkDirectory: prepareNetwork(
+    kernel.network, spec, join(directory, 'own-network'),
+  ) };
 }
 
 /** Ends whatever runs there and removes all of it. Nothing when it does not exist. */
