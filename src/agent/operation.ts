@@ -110,7 +110,13 @@ export class Operation {
     const start = this.#options.clock.monotonic();
     await this.#options.failpoints.hit(failpoint, { signal: this.signal });
     const result = await body(this.signal).catch((thrown: unknown) => { throw this.#presentable(thrown); });
-    await this.#options.failpoints.hit(`${failpoint}.after`, { signal: this.signal });
+    try {
+      await this.#options.failpoints.hit(`${failpoint}.after`, { signal: this.signal });
+    } catch (error) {
+      // Nobody else gets to see it.
+      await (result as Partial<AsyncDisposable> | undefined)?.[Symbol.asyncDispose]?.();
+      throw error;
+    }
     this.phases.push({ name, ms: this.#options.clock.monotonic() - start });
     return result;
   }

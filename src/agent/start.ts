@@ -1,11 +1,11 @@
 /** Builds the agent from its configuration and starts it; the order is the argument of safety. */
 import { randomUUID } from 'node:crypto';
-import { closeSync, existsSync, openSync } from 'node:fs';
+import { closeSync, existsSync, openSync, readFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../core/clock.ts';
 import { isStasisError, StasisError } from '../core/errors.ts';
-import { armFailpoints, noFailpoints, type Failpoints } from '../core/failpoint.ts';
+import { armFailpoints, followFailpoints, noFailpoints, type FailpointEffects, type Failpoints } from '../core/failpoint.ts';
 import { version } from '../core/version.ts';
 import type { Config } from '../config/schema.ts';
 import { makePrivateDirectory, readJsonFile, replaceFile } from '../host/files.ts';
@@ -172,11 +172,12 @@ function runtimeRoots({ runtimes }: Config): RuntimeRoot[] {
   return (['runc', 'crun'] as const).flatMap((runtime) => runtimes[runtime].roots.map((root) => ({ runtime, binary: runtimes[runtime].binary, root })));
 }
 
-function failpointsOf(config: Config): Failpoints {
-  if (config.testing.failpoint === '') return noFailpoints;
-  return armFailpoints(config.testing.failpoint, {
-    signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep,
-  });
+function failpointsOf({ testing: { failpoint } }: Config): Failpoints {
+  if (failpoint === '') return noFailpoints;
+  const effects: FailpointEffects = { signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep };
+  if (!failpoint.startsWith('@')) return armFailpoints(failpoint, effects);
+  const path = failpoint.slice(1);
+  return followFailpoints(() => (existsSync(path) ? readFileSync(path, 'utf8') : ''), effects);
 }
 
 function requireRoot(): void {

@@ -178,7 +178,7 @@ export const schema = v.strictObject({
     failpoint: key(
       text, '',
       'For tests only, NAME[:COUNT]=fail, =kill, =stop or "=sleep MS": what happens to an operation at a named step. '
-      + 'Several between commas.',
+      + 'Several between commas; @FILE: what the file says at each step.',
     ),
   }),
 });

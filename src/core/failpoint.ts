@@ -1,7 +1,7 @@
 /**
  * Numbered places where a test makes an operation fail or its process die. Armed only by the configuration key
  * `testing.failpoint`, written NAME[:COUNT]=ACTION: at the COUNT-th hit of NAME (first unless told), do ACTION. Several
- * stand between commas.
+ * stand between commas. @FILE arms what the file says, and again whenever it says something else.
  * Every step of an operation has two: "checkpoint.seal" before it and "checkpoint.seal.after" behind it.
  */
 import { StasisError } from './errors.ts';
@@ -33,6 +33,20 @@ export function armFailpoints(text: string, effects: FailpointEffects): Failpoin
   return {
     hit: async (name, how) => {
       for (const one of armed) await one.hit(name, how);
+    },
+  };
+}
+
+/** `read` gives what is armed now, nothing for nothing; a change arms all of it anew. */
+export function followFailpoints(read: () => string, effects: FailpointEffects): Failpoints {
+  let text = '';
+  let armed = noFailpoints;
+  return {
+    hit: async (name, how) => {
+      const now = read();
+      if (now !== text) armed = now === '' ? noFailpoints : armFailpoints(now, effects);
+      text = now;
+      await armed.hit(name, how);
     },
   };
 }

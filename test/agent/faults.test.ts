@@ -1,15 +1,16 @@
 /**
- * The bad days: the agent fails or is killed at every numbered step of a checkpoint and of a restore. After each the
- * container runs, or is dead with a committed checkpoint; nothing half-made is visible; nothing leaks; the next operation works.
+ * The bad days: the agent fails or is killed at every numbered step of a checkpoint. After each the container runs, or is
+ * dead with a committed checkpoint; nothing half-made is visible; nothing leaks; the next operation works.
  */
 import assert from 'node:assert/strict';
 import { readFileSync } from 'node:fs';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { CHECKPOINT_STEPS } from '../../src/agent/checkpoint/checkpoint.ts';
-import { RESTORE_STEPS } from '../../src/agent/restore/restore.ts';
 import { processAlive } from '../../src/host/proc.ts';
-import { assertClean, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import {
+  assertClean, checkpoint, checkpointIds, endAgents, makeHome, oneAfterTheOther, removeHome, restore, startAgent, type AgentHome, type TestAgent,
+} from '../support/agent.ts';
 import { startCounter, type Counter } from '../support/counter.ts';
 
 let home: AgentHome;
@@ -23,8 +24,6 @@ after(async () => {
   await counter?.stop();
   await removeHome(home);
 });
-
-afterEach(endAgents);
 
 /** Whatever happened: the counter moves, or it is dead and the newest checkpoint holds it. */
 async function assertNothingLost(agent: TestAgent, before: readonly string[]): Promise<void> {
@@ -41,80 +40,62 @@ async function assertNothingLost(agent: TestAgent, before: readonly string[]): P
   await counter.assertCounting();
 }
 
-async function attempt(failpoint: string, leaveRunning: boolean): Promise<void> {
-  let agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: failpoint });
-  const before = await checkpointIds(agent);
-  await assert.rejects(checkpoint(agent, counter.id, { leaveRunning }));
-  if (failpoint.endsWith('=kill')) {
-    await agent.exited;
-    // Promise 1 holds without any agent: nobody is frozen for longer than it takes the guard to see the death.
-    if (processAlive(counter.pid, counter.pidStart)) await counter.assertCounting();
-  } else {
-    await agent.stop();
-  }
-  agent = await startAgent(home);
-  await assertNothingLost(agent, before);
+async function assertNextWorks(agent: TestAgent): Promise<void> {
   const result = await checkpoint(agent, counter.id, { leaveRunning: true });
   assert.ok((await checkpointIds(agent)).includes(result.checkpoint), 'the next checkpoint works');
   for (const id of await checkpointIds(agent)) await agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined });
-  assert.equal(await agent.stop(), 0);
 }
 
 for (const runtime of ['runc', 'crun'] as const) {
   void describe(`checkpoint of a ${runtime} container, at every step`, () => {
+    const agents = oneAfterTheOther(() => home);
     before(async () => {
       counter = await startCounter(runtime);
     });
     after(() => counter.stop());
 
+    // The agent that failed goes on to the next step: whatever it kept shows there, for that attempt comes further.
+    async function fails(place: string, leaveRunning: boolean): Promise<void> {
+      const agent = await agents.now();
+      const before = await checkpointIds(agent);
+      agent.arm(`${place}=fail`);
+      await assert.rejects(checkpoint(agent, counter.id, { leaveRunning }));
+      agent.arm('');
+      await assertNothingLost(agent, before);
+    }
+
+    async function dies(place: string, leaveRunning: boolean): Promise<void> {
+      let agent = await agents.now();
+      const before = await checkpointIds(agent);
+      agent.arm(`${place}=kill`);
+      await assert.rejects(checkpoint(agent, counter.id, { leaveRunning }));
+      await agent.exited;
+      // Promise 1 holds without any agent: nobody is frozen for longer than it takes the guard to see the death.
+      if (processAlive(counter.pid, counter.pidStart)) await counter.assertCounting();
+      agent = await agents.now();
+      await assertNothingLost(agent, before);
+      await assertNextWorks(agent);
+    }
+
     for (const leaveRunning of [true, false]) {
+      const mode = leaveRunning ? 'leave running' : 'stop';
       const steps = CHECKPOINT_STEPS.filter((step) => leaveRunning || step !== 'thaw');
       const places = steps.flatMap((step) => [`checkpoint.${step}`, `checkpoint.${step}.after`]);
       if (!leaveRunning) places.push('checkpoint.commit.manifest');
       for (const place of places) {
         // One runtime goes through all; for the other, which differs only in the dump, the steps around it.
         if (runtime === 'crun' && !/dump|freeze|commit/.test(place)) continue;
-        for (const action of ['fail', 'kill']) {
-          void it(`${leaveRunning ? 'leave running' : 'stop'}: ${place}=${action}`, async () => attempt(`${place}=${action}`, leaveRunning));
-        }
+        void it(`${mode}: ${place}=fail`, async () => fails(place, leaveRunning));
+        void it(`${mode}: ${place}=kill`, async () => dies(place, leaveRunning));
       }
+      void it(`${mode}: after all of them`, async () => assertNextWorks(await agents.now()));
     }
   });
 }
 
-void describe('restore, at every step', () => {
-  before(async () => {
-    counter = await startCounter('runc');
-  });
-  after(() => counter.stop());
-
-  for (const place of RESTORE_STEPS.flatMap((step) => [`restore.${step}`, `restore.${step}.after`])) {
-    for (const action of ['fail', 'kill']) {
-      void it(`${place}=${action}`, async () => {
-        let agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: `${place}=${action}` });
-        const { checkpoint: id } = await checkpoint(agent, counter.id);
-        await assert.rejects(restore(agent, id));
-        if (action === 'kill') await agent.exited;
-        else await agent.stop();
-        agent = await startAgent(home);
-        await assertClean(agent);
-        const { containers } = await agent.client.listContainers({ all: true }, { signal: undefined });
-        const survivor = containers.find((container) => container.id === counter.id);
-        // After the last step the container belongs to its user; before, nothing of it may be left.
-        if (survivor === undefined) await counter.adopt(await restore(agent, id));
-        else {
-          assert.equal(place, 'restore.finish.after');
-          await counter.adopt({ container: survivor.id, pid: survivor.pid });
-        }
-        await counter.assertCounting();
-        await agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined });
-        assert.equal(await agent.stop(), 0);
-      });
-    }
-  }
-});
-
 void describe('an agent that was paused and wakes up too late', () => {
+  afterEach(endAgents);
+
   void it('finds that the guard has decided, and takes its checkpoint back', async () => {
     counter = await startCounter('runc');
     const agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: 'checkpoint.commit.manifest=stop' });

@@ -2,7 +2,7 @@
 import assert from 'node:assert/strict';
 import { execFileSync, spawn, type ChildProcess } from 'node:child_process';
 import { once } from 'node:events';
-import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, rmSync } from 'node:fs';
+import { existsSync, mkdirSync, mkdtempSync, readFileSync, readdirSync, renameSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { after, before } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
@@ -27,6 +27,8 @@ export interface TestAgent {
   readonly home: AgentHome;
   /** Parsed log lines so far. */
   readonly log: readonly Record<string, unknown>[];
+  /** What its failpoints do from the next step on, as in STASIS_TESTING_FAILPOINT; '' for nothing. */
+  arm(failpoint: string): void;
   kill(): Promise<void>;
   /** Asks it to stop and returns its exit status. */
   stop(): Promise<number>;
@@ -67,11 +69,17 @@ function nodeFlags(): string[] {
 }
 
 export async function startAgent(home: AgentHome, env: Record<string, string> = {}): Promise<TestAgent> {
+  const failpoint = join(home.state, 'failpoint');
+  const arm = (text: string): void => {
+    writeFileSync(`${failpoint}.new`, text);
+    renameSync(`${failpoint}.new`, failpoint);
+  };
+  arm('');
   const child = spawn(process.execPath, [...nodeFlags(), agentProgram], {
     stdio: ['ignore', 'pipe', 'pipe'],
     env: {
       ...process.env, STASIS_STATE_DIRECTORY: home.state, STASIS_RUN_DIRECTORY: home.run, STASIS_SOCKET: join(home.run, 'agent.sock'),
-      STASIS_METRICS_LISTEN: '', STASIS_STAGING_SIZE: '2G', ...env,
+      STASIS_METRICS_LISTEN: '', STASIS_STAGING_SIZE: '2G', STASIS_TESTING_FAILPOINT: `@${failpoint}`, ...env,
     },
   });
   running.add(child);
@@ -89,11 +97,31 @@ export async function startAgent(home: AgentHome, env: Record<string, string> = 
   await Promise.race([ready.promise, exited.then(() => Promise.reject(new Error(`the agent did not start: ${errors.join('')}${JSON.stringify(log.at(-1))}`)))]);
   const client = await connectAgent({ socket: join(home.run, 'agent.sock') });
   return {
-    client, pid: child.pid ?? 0, home, log, exited,
+    client, pid: child.pid ?? 0, home, log, exited, arm,
     kill: () => end(child, client, exited, 'SIGKILL'),
     stop: async () => {
       await end(child, client, exited, 'SIGTERM');
       return child.exitCode ?? -1;
+    },
+  };
+}
+
+/** Agents of a suite or file, of which one is there at a time: `now` starts the next when the last one has died. */
+export function oneAfterTheOther(home: () => AgentHome): { now(): Promise<TestAgent> } {
+  let agent: TestAgent | undefined;
+  let dead = true;
+  after(async () => {
+    if (!dead) assert.equal(await agent?.stop(), 0);
+  });
+  return {
+    now: async () => {
+      if (agent !== undefined && !dead) return agent;
+      const next = await startAgent(home());
+      dead = false;
+      void next.exited.then(() => {
+        dead = true;
+      });
+      return (agent = next);
     },
   };
 }

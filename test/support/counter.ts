@@ -24,7 +24,7 @@ export async function startCounter(runtime: 'runc' | 'crun', like: { readonly id
   const name = `counter-${runtime}-${process.pid}-${serial}`;
   const id = like.id ?? name;
   const container = await startContainer({
-    runtime, id, directory: `/srv/${name}`, args: ['/bin/sh', '-c', 'i=0; while :; do i=$((i+1)); echo "$i" >> /counter; echo "$i"; sleep 0.02; done'],
+    runtime, id, directory: `/srv/${name}`, args: ['/bin/sh', '-c', 'i=0; while :; do i=$((i+1)); echo "$i" >> /counter; echo "$i"; sleep 0.05; done'],
   });
   let { pid } = container;
   const numbers = (): number[] => readFileSync(`/proc/${pid}/root/counter`, 'utf8').split('\n').slice(0, -1).map(Number);
