@@ -18,7 +18,7 @@ export { readNetwork, type Interface } from './scratch/network.ts';
 export { differencesInPlace } from './scratch/differences.ts';
 export { makePlace, removePlace, scratchId, type ScratchPlace } from './scratch/place.ts';
 export { pidInPlace, rebuild } from './scratch/rebuild.ts';
-export { networkKind, whyNoScratch } from './scratch/spec.ts';
+export { limitsInPlace, networkKind, whyNoScratch } from './scratch/spec.ts';
 export { NoScratch } from './scratch/views.ts';
 export { seccompProgram } from './seccomp.ts';
 export { parseSpec, readSpec } from './spec.ts';

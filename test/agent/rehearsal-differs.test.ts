@@ -32,6 +32,10 @@ function inMounts(pid: number, ...args: string[]): void {
   execFileSync('nsenter', ['-t', String(pid), '-m', ...args]);
 }
 
+function within(pid: number, namespace: '-n' | '-i' | '-u', script: string): void {
+  execFileSync('nsenter', ['-t', String(pid), namespace, 'sh', '-ec', script]);
+}
+
 const tamperings: readonly Tampering[] = [
   { attribute: 'nice', change: (pid) => void execFileSync('renice', ['-n', '7', '-p', String(pid)]) },
   { attribute: 'oom-score-adj', change: (pid) => writeFileSync(`/proc/${pid}/oom_score_adj`, '321') },
@@ -40,7 +44,24 @@ const tamperings: readonly Tampering[] = [
   { attribute: 'file-system-options', change: (pid) => inMounts(pid, 'mount', '-o', 'remount,size=77k', '/dev/shm') },
   { attribute: 'mount', change: (pid) => inMounts(pid, 'mount', '-t', 'tmpfs', 'tmpfs', '/mnt') },
   { attribute: 'mount-propagation', change: (pid) => inMounts(pid, 'mount', '--make-shared', '/dev/shm') },
+  { attribute: 'host-name', change: (pid) => within(pid, '-u', 'hostname other') },
+  { attribute: 'ipc-settings', change: (pid) => within(pid, '-i', 'echo 4001 > /proc/sys/kernel/shmmni') },
+  { attribute: 'network-links', change: (pid) => within(pid, '-n', 'ip link set lo mtu 1400') },
+  { attribute: 'network-addresses', change: (pid) => within(pid, '-n', 'ip address add 10.9.8.7/32 dev lo') },
+  {
+    attribute: 'network-routes',
+    change: (pid) => within(pid, '-n', 'ip link set lo up; ip route add 203.0.113.0/24 dev lo'),
+  },
+  { attribute: 'network-rules', change: (pid) => within(pid, '-n', 'ip rule add from 10.9.8.7 table 77') },
 ];
+
+/** More of it than there can be twice, where this kernel hands it out to cgroups. */
+function realTime(): { readonly cpu?: object } {
+  const file = '/sys/fs/cgroup/cpu/cpu.rt_runtime_us';
+  if (!existsSync(file)) return {};
+  writeFileSync(file, '900000');
+  return { cpu: { realtimeRuntime: 600_000, realtimePeriod: 1_000_000 } };
+}
 
 function rebuiltPid(): number {
   const directory = join(home.run, 'rehearsals', readdirSync(join(home.run, 'rehearsals'))[0] ?? '');
@@ -97,7 +118,7 @@ for (const runtime of ['runc', 'crun'] as const) {
 
     void it('what a restore puts back is no difference', async () => {
       const directory = `/srv/put-back-${runtime}`;
-      const program = 'import os, ctypes, time; os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}); ctypes.CDLL(None).prctl(29, 777777); os.nice(3); print("ready", flush=True)\nwhile True: time.sleep(0.1)';
+      const program = `import os, ctypes, time; os.sched_setaffinity(0, {max(os.sched_getaffinity(0))}); ctypes.CDLL(None).prctl(29, 777777); os.nice(3); os.path.exists('/sys/fs/cgroup/cpu/cpu.rt_runtime_us') and os.sched_setscheduler(0, os.SCHED_FIFO, os.sched_param(5)); print("ready", flush=True)\nwhile True: time.sleep(0.1)`;
       let container: TestContainer | undefined;
       try {
         mkdirSync(join(directory, 'memory'), { recursive: true });
@@ -106,12 +127,15 @@ for (const runtime of ['runc', 'crun'] as const) {
         execFileSync('mount', ['-t', 'tmpfs', '-o', 'size=1m,nr_inodes=64,noexec', 'none', join(directory, 'memory')]);
         container = await startContainer({
           runtime, id: `putting-${runtime}`, args: ['/usr/bin/python3', '-c', program], capabilities: ['CAP_SYS_NICE'],
-          edit: (spec) => spec['mounts'].push(
-            { destination: '/media', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'noexec', 'noatime', 'nodiratime', 'size=1m'] },
-            { destination: '/srv/memory', type: 'bind', source: join(directory, 'memory'), options: ['rbind', 'rw', 'nosuid'] },
-            { destination: '/srv/plain', type: 'bind', source: join(directory, 'plain'), options: ['bind', 'ro', 'nodev', 'noatime'] },
-            { destination: '/srv/file', type: 'bind', source: join(directory, 'file'), options: ['bind', 'ro', 'noexec'] },
-          ),
+          edit: (spec) => {
+            spec['linux'].resources = { ...spec['linux'].resources, ...realTime() };
+            spec['mounts'].push(
+              { destination: '/media', type: 'tmpfs', source: 'tmpfs', options: ['nosuid', 'noexec', 'noatime', 'nodiratime', 'size=1m'] },
+              { destination: '/srv/memory', type: 'bind', source: join(directory, 'memory'), options: ['rbind', 'rw', 'nosuid'] },
+              { destination: '/srv/plain', type: 'bind', source: join(directory, 'plain'), options: ['bind', 'ro', 'nodev', 'noatime'] },
+              { destination: '/srv/file', type: 'bind', source: join(directory, 'file'), options: ['bind', 'ro', 'noexec'] },
+            );
+          },
         });
         await waitForOutput(container.outputFile, (text) => text.includes('ready'));
         execFileSync('mount', ['-o', 'remount,size=2m', join(directory, 'memory')]);

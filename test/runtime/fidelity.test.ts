@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { closeSync, constants, openSync } from 'node:fs';
 import { test } from 'node:test';
 import { ATTRIBUTES, compare, observe, type FidelityRecord } from '../../src/runtime/fidelity/index.ts';
+import { differencesInPlace } from '../../src/runtime/index.ts';
 import { Descriptors } from '../../src/runtime/fidelity/descriptors.ts';
 import { fidelityRow, fidelityRows } from '../support/fidelity-rows.ts';
 
@@ -19,6 +20,27 @@ void test('a record is like itself, and every change of every value in it is fou
     const changed: FidelityRecord = { ...record, attributes: { ...record.attributes, [name]: { usual: `${observation.usual} and more` } } };
     assert.ok(compare(record, changed).some(({ attribute }) => attribute === name), name);
   }
+});
+
+void test('a rehearsal passes over what the scratch place makes different, and over nothing else', () => {
+  const subjects = { tasks: ['1'], threads: [], mounts: ['/', '/mnt'] };
+  const record = (value: string): FidelityRecord => ({
+    version: 1, ...subjects, attributes: Object.fromEntries(ATTRIBUTES.map(({ name }) => [name, { usual: value }])),
+  });
+  const found = (was: string, is: string): string[] => differencesInPlace(
+    record(was), record(is), { viewed: new Set(['/']) },
+  ).map(({ attribute, subject }) => `${attribute} ${subject}`);
+  const ofTheView = ['mount', 'file-system-options', 'mount-part'];
+  const ofMounts = ATTRIBUTES.filter(({ name }) => /^(mount|mask|file-system)/.test(name)).map(({ name }) => name);
+  // Processes are counted without criu, and any letter may stand for another.
+  const passed = /^(limits-processes|namespace-.*)$/;
+  const expected = ATTRIBUTES.filter(({ name }) => !passed.test(name)).flatMap(({ name }) => {
+    if (ofMounts.includes(name)) return [...(ofTheView.includes(name) ? [] : [`${name} /`]), `${name} /mnt`];
+    return [`${name} ${/^(limits|host|ipc|network|multicast)/.test(name) ? '' : '1'}`];
+  });
+  assert.deepEqual(found('a', 'b').sort(), expected.sort());
+  const limitsOfCpu = (list: string): string[] => found(`cpu.shares = 2; ${list}`, 'cpu.shares = 2').filter((one) => one.startsWith('limits-cpu '));
+  assert.deepEqual([limitsOfCpu('cpu.rt_runtime_us = 500000'), limitsOfCpu('cpu.weight = 3')], [[], ['limits-cpu ']]);
 });
 
 void test('a process, a thread or a mount too many or too few is found', () => {

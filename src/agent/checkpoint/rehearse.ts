@@ -9,9 +9,9 @@ import type { LineageId, OperationId } from '../../core/ids.ts';
 import { formatDuration } from '../../core/units.ts';
 import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
-import { observe, putBackMounts, type FidelityRecord } from '../../runtime/fidelity/index.ts';
+import { observe, putBackCgroups, putBackMounts, surroundingsOf, type FidelityRecord } from '../../runtime/fidelity/index.ts';
 import {
-  NoScratch, criuConfig, differencesInPlace, freezerOf, makePlace, networkKind, pidInPlace, putBack, readNetwork,
+  NoScratch, criuConfig, differencesInPlace, freezerOf, limitsInPlace, makePlace, networkKind, pidInPlace, putBack, readNetwork,
   rebuild, removePlace, scratchId, type KernelState, type ScratchPlace,
 } from '../../runtime/index.ts';
 import type { Container, Finding } from '../../runtime/types.ts';
@@ -185,14 +185,20 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
     await gate.reached('pre-resume', { signal });
     await failpoints.hit('checkpoint.rehearse.rebuilt', { signal });
     const pid = await reached('pre-resume');
-    requireBack(putBack(kernel, pid, cgroupProcesses(freezerOf(pid)?.directory ?? '')));
-    this.#compare(fidelity, pid, place);
+    const there = { ...kernel, limits: limitsInPlace(kernel.limits) };
+    requireBack(putBack(there, pid, cgroupProcesses(freezerOf(pid)?.directory ?? '')));
+    this.#compare({ kernel, fidelity }, pid, place);
   }
 
   /** Throws RESTORE_DIFFERS with what a restore would refuse. */
-  #compare(was: FidelityRecord, pid: number, place: ScratchPlace): void {
-    const { allowDifference } = this.#parts;
-    const differences = differencesInPlace(was, observe(pid), place);
+  #compare({ kernel, fidelity }: SavedState, pid: number, place: ScratchPlace): void {
+    const { allowDifference, container: { spec } } = this.#parts;
+    const surroundings = surroundingsOf(pid, {
+      spec, freezer: freezerOf(pid)?.directory, given: false, network: kernel.network,
+    });
+    const failed = putBackCgroups(fidelity, pid, surroundings);
+    if (!allowDifference.includes('cgroup')) requireBack(failed);
+    const differences = differencesInPlace(fidelity, observe(pid, 'all', surroundings), place);
     const refused = refusedOf(differences, allowDifference);
     if (refused.length > 0) {
       throw differs(

@@ -1,6 +1,7 @@
 /** The config.json of a rehearsal, out of that of the container: the same tasks, but nothing of it is shared with anybody. */
 import { join } from 'node:path';
 import { CRIU_CONFIG_ANNOTATION } from '../bundle/restore-spec.ts';
+import type { Limits } from '../put-back/limits.ts';
 import type { OciSpec } from '../types.ts';
 
 /** Whose network the container uses: its own, which CRIU makes anew; one that it joined; or that of the node. */
@@ -30,13 +31,32 @@ export interface ScratchSpecChanges {
   readonly sources: ReadonlyMap<string, string>;
 }
 
+/** Enough for criu to give a task its real-time policy, which the kernel refuses where a cgroup may have none of it. */
+const REAL_TIME_SHARE = 1000;
+
+/** The container has its part of the node's real-time processor time while it stands, and there need not be twice as much. */
+function littleRealTime({ realtimeRuntime: runtime, realtimePeriod: period = 1_000_000, ...cpu }: Cpu): Cpu {
+  if (runtime === undefined || runtime <= 0) return { ...cpu, ...(runtime === undefined ? {} : { realtimeRuntime: runtime }) };
+  return { ...cpu, realtimePeriod: period, realtimeRuntime: Math.min(runtime, Math.max(1, Math.floor(period / REAL_TIME_SHARE))) };
+}
+
+interface Cpu extends Readonly<Record<string, unknown>> {
+  readonly realtimeRuntime?: number;
+  readonly realtimePeriod?: number;
+}
+
+/** Without those of which the place has a part of its own. */
+export function limitsInPlace(limits: Limits): Limits {
+  return Object.fromEntries(Object.entries(limits).filter(([file]) => !file.startsWith('cpu.rt_')));
+}
+
 /**
- * Limits stay as they are: a restore would meet them, too. Only that of processor time goes, since the container stands
+ * Limits stay as they are: a restore would meet them, too. Only those of processor time go, since the container stands
  * frozen meanwhile. Hooks ran when the container was made, and a CRIU configuration of the user's could run anything as root.
  */
 export function scratchSpec(spec: OciSpec, { root, criuConfig, cgroupsPath, network, sources }: ScratchSpecChanges): OciSpec {
   const { hooks: _hooks, annotations, mounts, linux, ...rest } = spec;
-  const resources = linux?.['resources'] as { readonly cpu?: Readonly<Record<string, unknown>> } | undefined;
+  const resources = linux?.['resources'] as { readonly cpu?: Cpu } | undefined;
   const { quota: _quota, period: _period, burst: _burst, ...cpu } = resources?.cpu ?? {};
   return {
     ...rest,
@@ -45,7 +65,7 @@ export function scratchSpec(spec: OciSpec, { root, criuConfig, cgroupsPath, netw
     ...(mounts === undefined ? {} : { mounts: mounts.map((mount) => ({ ...mount, ...(sources.has(mount.destination) ? { source: sources.get(mount.destination)! } : {}) })) }),
     linux: {
       ...linux, cgroupsPath,
-      ...(resources === undefined ? {} : { resources: { ...resources, ...(resources.cpu === undefined ? {} : { cpu }) } }),
+      ...(resources === undefined ? {} : { resources: { ...resources, ...(resources.cpu === undefined ? {} : { cpu: littleRealTime(cpu) }) } }),
       ...(linux?.namespaces === undefined ? {} : { namespaces: scratchNamespaces(linux.namespaces, network) }),
     },
   };
