@@ -88,7 +88,6 @@ export async function startAgent(config: Config, log: Logger, metrics: Metrics):
 
   const staging = stack.use(await openStaging(join(config.runDirectory, 'staging'), { sizeBytes: config.staging.size }));
   const treeThreads = stack.use(new TreeThreads());
-  treeThreads.prepare();
   const failpoints = failpointsOf(config);
   const roots = runtimeRoots(config);
   const operations = new Operations({ parallel: config.operations.parallel, transfers: config.operations.transfers, clock: systemClock, failpoints });

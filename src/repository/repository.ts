@@ -64,12 +64,10 @@ const DEFAULT_GRACE_MS = 12 * 3_600_000;
 /** Manifests that are read at the same time for a list: each may be of 64 MiB. */
 const LISTED_AT_ONCE = 4;
 
-/** Starts the stage workers, so that the first checkpoint does not wait for them. */
 export async function openRepository(options: RepositoryOptions): Promise<Repository> {
   const choice = options.sodium ?? 'auto';
   const sodium = await loadSodium(choice);
   const pool = new StagePool({ workers: options.workers, memoryBytes: options.memoryBytes ?? DEFAULT_MEMORY_BYTES, sodium: choice });
-  await pool.ready();
   return new StoreRepository(options, sodium, pool);
 }
 

@@ -138,7 +138,6 @@ void test('a put that fails stops the append: nothing more is read for a checkpo
 
 void test('a stage worker that dies fails who used it; the next checkpoint works', async () => {
   const pool = new StagePool({ workers: 2, memoryBytes: 60 * MiB, sodium: 'auto' });
-  await pool.ready();
   const [victim] = pool.workers;
   assert.ok(victim);
   const secrets = { lineage: '00'.repeat(16) as never, cipher: 1 as const, idKey: randomBytes(32), chunkKey: randomBytes(32), pageKey: randomBytes(32) };
@@ -152,7 +151,6 @@ void test('a stage worker that dies fails who used it; the next checkpoint works
     (error: unknown) => codeOf(error),
   );
   assert.ok(outcome === 'INTERNAL' || (Array.isArray(outcome) && outcome[0] === 'OBJECT_CORRUPT'));
-  await pool.ready();
   assert.notEqual(pool.workers[0], victim, 'another thread took its place');
   const again = await pool.open({ secrets, pack: 'packs/x', base: 0, buffer: await pool.buffers.acquire(anySignal), verify: true, tasks: [task] }, [], pool.buffers);
   assert.deepEqual(again.map(({ error }) => error.code), ['OBJECT_CORRUPT']);

@@ -335,7 +335,6 @@ void test('memory stays below its limit, whatever the size', async () => {
     }
   }
   const pool = new StagePool({ workers: 2, memoryBytes: 120 * MiB, sodium: 'auto' });
-  await pool.ready();
   const most = 120 * MiB;
   const lent = await Promise.all(Array.from({ length: 6 }, () => pool.buffers.acquire(anySignal)));
   assert.equal(await failure(pool.buffers.acquire({ signal: AbortSignal.timeout(20) })), 'not a StasisError: TimeoutError: The operation was aborted due to timeout');

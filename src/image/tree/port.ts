@@ -128,4 +128,7 @@ export interface PortableError {
   readonly details: Readonly<Record<string, string | number | boolean>>;
 }
 
-export type Reply = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: PortableError };
+/** `ended`: the thread waits for its next setup. */
+export type Reply = { readonly ended: true } | Answer;
+
+export type Answer = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: PortableError };

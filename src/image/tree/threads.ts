@@ -1,33 +1,36 @@
-/** Threads for trees: one waits ready, because starting one takes 30 ms, a large part of a small checkpoint. */
+/** Threads for trees. Starting one takes 30 ms, a large part of a small checkpoint, so those of small trees are kept for the next. */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 
+/** The root file system and one volume. */
+const DEFAULT_SPARES = 2;
+
 export class TreeThreads {
-  #spare: Worker | undefined;
-  #closed = false;
+  readonly #spares: Worker[] = [];
+  #most: number;
 
-  /** Starts the spare thread. Without it, take() starts one when it is needed. */
-  prepare(): void {
-    if (!this.#closed) this.#spare ??= startThread();
+  constructor({ spares = DEFAULT_SPARES }: { spares?: number } = {}) {
+    this.#most = spares;
   }
 
-  /** When it has ended, another spare is started if there was one before. */
   take(): Worker {
-    const spare = this.#spare;
-    this.#spare = undefined;
-    if (spare === undefined) return startThread();
-    spare.once('exit', () => this.prepare());
-    return spare;
+    return this.#spares.pop() ?? startThread();
   }
 
-  /** The spare ends by itself: one that is terminated while it loads its libraries can take the process with it. */
+  /** A thread that waits for its next setup; true: it is kept, otherwise it ends. */
+  give(thread: Worker): boolean {
+    const kept = this.#spares.length < this.#most;
+    if (kept) this.#spares.push(thread);
+    else thread.postMessage({ role: 'none' });
+    return kept;
+  }
+
+  /** Spares end by themselves: one that is terminated while it loads its libraries can take the process with it. */
   async [Symbol.asyncDispose](): Promise<void> {
-    this.#closed = true;
-    const spare = this.#spare;
-    if (spare === undefined) return;
-    const ended = once(spare, 'exit');
-    spare.postMessage({ role: 'none' });
-    await ended;
+    this.#most = 0;
+    const ended = this.#spares.map((thread) => once(thread, 'exit'));
+    for (const thread of this.#spares.splice(0)) thread.postMessage({ role: 'none' });
+    await Promise.all(ended);
   }
 }
 

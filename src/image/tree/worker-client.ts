@@ -2,7 +2,7 @@
 import type { Worker } from 'node:worker_threads';
 import { StasisError, isErrorCode } from '../../core/errors.ts';
 import { TreeThreads } from './threads.ts';
-import type { Calls, LoadSetup, PortableError, Reply, SaveSetup } from './port.ts';
+import type { Answer, Calls, LoadSetup, PortableError, Reply, SaveSetup } from './port.ts';
 
 interface Waiting {
   readonly resolve: (value: never) => void;
@@ -16,19 +16,28 @@ export class TreeWorker implements AsyncDisposable {
   readonly #ended: Promise<void>;
   #next = 0;
   #failure: Error | undefined;
+  #ending = false;
 
-  constructor(setup: SaveSetup | LoadSetup, threads = new TreeThreads()) {
-    this.#worker = threads.take();
-    this.#worker.postMessage({ ...setup, cancel: this.#cancel });
-    this.#worker.on('message', (reply: Reply) => this.#settle(reply));
-    this.#worker.on('error', (error: Error) => this.#fail(error));
-    this.#ended = new Promise((resolve) => {
-      this.#worker.once('exit', () => {
-        this.#fail(new Error('the worker of the tree has ended'));
-        resolve();
-      });
-    });
-    this.#worker.unref();
+  constructor(setup: SaveSetup | LoadSetup, threads = new TreeThreads({ spares: 0 })) {
+    const worker = threads.take();
+    this.#worker = worker;
+    const ended = Promise.withResolvers<void>();
+    this.#ended = ended.promise;
+    const onMessage = (reply: Reply): void => {
+      if (!('ended' in reply)) this.#settle(reply);
+      else if (threads.give(worker)) {
+        worker.off('message', onMessage).off('error', onError).off('exit', onExit);
+        onExit();
+      }
+    };
+    const onError = (error: Error): void => this.#fail(error);
+    const onExit = (): void => {
+      this.#fail(new Error('the worker of the tree has ended'));
+      ended.resolve();
+    };
+    worker.on('message', onMessage).on('error', onError).once('exit', onExit);
+    worker.postMessage({ ...setup, cancel: this.#cancel });
+    worker.unref();
   }
 
   /** Rejects with the signal's reason when cancelled; the worker stops at its next directory. */
@@ -59,7 +68,7 @@ export class TreeWorker implements AsyncDisposable {
     this.#worker.postMessage({ id: -1, name: 'read', args }, [args.slices.buffer as ArrayBuffer]);
   }
 
-  #settle(reply: Reply): void {
+  #settle(reply: Answer): void {
     if ('error' in reply && reply.id < 0) {
       this.#failure ??= revived(reply.error);
       return;
@@ -77,9 +86,10 @@ export class TreeWorker implements AsyncDisposable {
   }
 
   async [Symbol.asyncDispose](): Promise<void> {
+    // Not terminate(): the worker closes its descriptors first. Once: then it may be at work for somebody else.
     Atomics.store(this.#cancel, 0, 1);
-    // Not terminate(): the worker closes its descriptors on its way out.
-    this.#worker.postMessage({ id: -1, name: 'end', args: undefined });
+    if (!this.#ending) this.#worker.postMessage({ id: -1, name: 'end', args: undefined });
+    this.#ending = true;
     await this.#ended;
   }
 }

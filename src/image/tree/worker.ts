@@ -14,7 +14,18 @@ import { TreeScan } from './scan.ts';
 
 type Handlers = { [K in keyof Calls]?: (args: Calls[K]['args']) => Calls[K]['result'] };
 
-function saving(setup: SaveSetup, checkCancelled: () => void): Handlers {
+interface Work {
+  readonly handlers: Handlers;
+  /** Entries of the tree so far. */
+  entries(): number;
+  /** Closes what is open. */
+  end?(): void;
+}
+
+/** A thread that has seen more keeps more memory than it is worth. */
+const KEPT_ENTRIES = 10_000;
+
+function saving(setup: SaveSetup, checkCancelled: () => void): Work {
   const scan = new TreeScan({ root: setup.root, kind: setup.kind, userxattr: setup.userxattr, checkCancelled });
   let steps: Generator<void, void, void> | undefined;
   let remembered: ReturnType<typeof decodeMemory>;
@@ -24,7 +35,7 @@ function saving(setup: SaveSetup, checkCancelled: () => void): Handlers {
     while (!done && ready.length < BATCH_PIECES) done = steps?.next().done ?? true;
     return { pieces: ready.splice(0), done };
   };
-  return {
+  const handlers: Handlers = {
     readAhead: ({ nowMs }) => void (steps = scan.readAhead(nowMs)),
     delta: ({ nowMs, distrust }) => void (steps = scan.delta(nowMs, distrust)),
     again: () => void (steps = scan.again()),
@@ -52,12 +63,13 @@ function saving(setup: SaveSetup, checkCancelled: () => void): Handlers {
       return { ...encoded, supersededBytes: dataLength - encoded.dataBytes, warnings: scan.warnings, memory: origin === undefined ? undefined : encodeMemory(origin, { table: scan.table, readings: scan.readings, sets: scan.sets, dataLength }) };
     },
   };
+  return { handlers, entries: () => scan.table.count, end: () => void steps?.return() };
 }
 
-function loading(checkCancelled: () => void): Handlers {
+function loading(checkCancelled: () => void): Work {
   let tree: DecodedTree | undefined;
   let builder: TreeBuilder | undefined;
-  return {
+  const handlers: Handlers = {
     decode: ({ index, dataLength }) => {
       tree = decodeIndex(Buffer.from(index), dataLength);
       const files = tree.extents.contents;
@@ -79,9 +91,10 @@ function loading(checkCancelled: () => void): Handlers {
       return { warnings: builder.warnings };
     },
   };
+  return { handlers, entries: () => tree?.table.count ?? 0 };
 }
 
-/** The first message is the setup: a thread is started before anybody knows what for. */
+/** The first message is the setup: a thread is started, and kept, before anybody knows what for. */
 function start(): void {
   const port = parentPort;
   invariant(port !== null, 'worker.ts is the entry of a worker thread');
@@ -95,21 +108,33 @@ function serve(port: MessagePort, setup: WorkerSetup): void {
   const checkCancelled = (): void => {
     if (Atomics.load(setup.cancel, 0) !== 0) throw new StasisError('CANCELLED', 'the work on a tree of files was cancelled');
   };
-  const handlers = setup.role === 'save' ? saving(setup, checkCancelled) : loading(checkCancelled);
-  port.on('message', (request: Request | { name: 'end' }) => {
+  const work = setup.role === 'save' ? saving(setup, checkCancelled) : loading(checkCancelled);
+  const onMessage = (request: Request | { name: 'end' }): void => {
     if (request.name === 'end') {
-      port.close();
+      port.off('message', onMessage);
+      end(port, work);
       return;
     }
     const { id, name, args } = request;
     try {
-      const value = (handlers[name] as (args: unknown) => unknown)(args);
+      const value = (work.handlers[name] as (args: unknown) => unknown)(args);
       if (id >= 0) port.postMessage({ id, value });
     } catch (error) {
       const { code, message, hint, details } = asStasisError(error, 'a tree of files');
       port.postMessage({ id, error: { code, message, hint, details } });
     }
-  });
+  };
+  port.on('message', onMessage);
+}
+
+function end(port: MessagePort, work: Work): void {
+  work.end?.();
+  if (work.entries() > KEPT_ENTRIES) {
+    port.close();
+    return;
+  }
+  start();
+  port.postMessage({ ended: true });
 }
 
 start();

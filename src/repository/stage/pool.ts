@@ -24,6 +24,8 @@ const PACK_BYTES = 16 * MiB;
 const LEAST_PACK_BYTES = 6 * MiB;
 
 const URGENT_BUFFERS = 2;
+/** One at work, one waiting, so that no worker idles while the main thread is busy. */
+const JOBS_EACH = 2;
 
 /** How many workers, and which buffers, fit into the memory. */
 export function planMemory({ workers, memoryBytes }: { workers: number; memoryBytes: number }): { workers: number; buffers: number; packBytes: number } {
@@ -49,7 +51,6 @@ export class StagePool {
   /** For single chunks that somebody waits for: they wait for none of the others. Made when they are needed first. */
   readonly urgent: BufferPool = new BufferPool(LEAST_PACK_BYTES, URGENT_BUFFERS, () => undefined);
   readonly indexes: IndexPool = new IndexPool();
-  /** Two jobs per worker: one at work, one waiting, so that no worker idles while the main thread is busy. */
   readonly jobs: Semaphore;
   readonly #sessions = new Map<number, SessionEvents>();
   readonly #settings: { sodium: SodiumChoice; packBytes: number };
@@ -60,7 +61,7 @@ export class StagePool {
     const plan = planMemory(options);
     this.#settings = { sodium: options.sodium, packBytes: plan.packBytes };
     this.buffers = new BufferPool(plan.packBytes, plan.buffers, () => this.#sessions.forEach((session) => session.onStarved()));
-    this.jobs = new Semaphore(plan.workers * 2);
+    this.jobs = new Semaphore(plan.workers * JOBS_EACH);
     this.workers = Array.from({ length: plan.workers }, (_, slot) => this.#start(slot));
   }
 
@@ -68,13 +69,13 @@ export class StagePool {
     return this.buffers.bytes + this.urgent.bytes + this.workers.length * SCRATCH_BYTES;
   }
 
-  async ready(): Promise<void> {
-    await Promise.all(this.workers.map((worker) => worker.ready));
-  }
-
-  /** The worker with the least to do; the first of equals, so that little work fills one pack and not several. */
+  /**
+   * The worker with the least to do; the first of equals, so that little work fills one pack and not several. A thread is
+   * started when each of the others has a job at work and one waiting.
+   */
   idlest(workers: readonly WorkerHandle[] = this.workers): WorkerHandle {
-    return workers.reduce((best, worker) => (worker.load < best.load ? worker : best));
+    const weight = (worker: WorkerHandle): number => worker.load + (worker.hasThread ? 0 : JOBS_EACH);
+    return workers.reduce((best, worker) => (weight(worker) < weight(best) ? worker : best));
   }
 
   register(events: SessionEvents): number {
@@ -85,7 +86,6 @@ export class StagePool {
 
   unregister(session: number): void {
     this.#sessions.delete(session);
-    for (const worker of this.workers) worker.tell({ type: 'end', session });
   }
 
   /** Opens chunks of one fetched range in a worker. The buffer goes back to where it is from. */

@@ -24,6 +24,8 @@ export class SealSession {
   readonly #id: number;
   /** Those that know this session. One that died is not replaced here: its packs are lost, and so is the session. */
   readonly #workers: readonly WorkerHandle[];
+  readonly #used = new Set<WorkerHandle>();
+  readonly #begin: (worker: WorkerHandle) => void;
   readonly #puts = new Set<Promise<void>>();
   readonly #stop = new AbortController();
 
@@ -37,7 +39,16 @@ export class SealSession {
       onStarved: () => void this.#ship().catch((error: unknown) => this.fail(error)),
     });
     const { secrets, checkpoint, index, pages } = options;
-    for (const worker of this.#workers) worker.tell({ type: 'begin', session: this.#id, secrets, checkpoint, index, pages });
+    this.#begin = (worker) => worker.tell({ type: 'begin', session: this.#id, secrets, checkpoint, index, pages });
+    // There when the first piece comes.
+    this.#begun(pool.idlest(this.#workers));
+  }
+
+  /** Of the workers this session uses only those that it needs. */
+  #begun(worker: WorkerHandle): WorkerHandle {
+    if (!this.#used.has(worker)) this.#begin(worker);
+    this.#used.add(worker);
+    return worker;
   }
 
   /** Aborted, with the reason, as soon as anything went wrong. */
@@ -51,14 +62,14 @@ export class SealSession {
 
   async submit(batch: Batch): Promise<readonly SealedPiece[]> {
     this.#stop.signal.throwIfAborted();
-    const worker = this.#pool.idlest(this.#workers);
+    const worker = this.#begun(this.#pool.idlest(this.#workers));
     const answer = await worker.ask({ type: 'seal', session: this.#id, pieces: batch.pieces }, batch.transfer);
     return answer.type === 'sealed' ? answer.pieces : [];
   }
 
   /** After the last piece: seals what was waiting for more, and tells what the chunks hold. */
   async flush(): Promise<readonly ChunkPages[]> {
-    const answers = await Promise.all(this.#workers.map((worker) => worker.ask({ type: 'flush', session: this.#id }, [])));
+    const answers = await Promise.all([...this.#used].map((worker) => worker.ask({ type: 'flush', session: this.#id }, [])));
     return answers.flatMap((answer) => (answer.type === 'flushed' ? [answer.pages] : []));
   }
 
@@ -73,11 +84,12 @@ export class SealSession {
   async end(): Promise<void> {
     this.#stop.abort(this.#stop.signal.reason ?? asStasisError(new DOMException('the writer was given up', 'AbortError'), 'cannot write the checkpoint'));
     this.#pool.unregister(this.#id);
+    for (const worker of this.#used) worker.tell({ type: 'end', session: this.#id });
     await Promise.all(this.#puts);
   }
 
   async #ship(): Promise<void> {
-    await Promise.all(this.#workers.map((worker) => worker.ask({ type: 'ship', session: this.#id }, [])));
+    await Promise.all([...this.#used].map((worker) => worker.ask({ type: 'ship', session: this.#id }, [])));
   }
 
   #store(pack: ShippedPack): void {

@@ -12,10 +12,14 @@ export type Job = WithoutJob<ToWorker>;
 /** Workers make few small objects; a larger nursery only keeps garbage for longer. */
 const YOUNG_MIB = 2;
 
+/** Its thread starts with the first message: half of what an agent does needs no stage, and most of the rest one worker. */
 export class WorkerHandle {
-  readonly #worker: Worker;
+  readonly #settings: WorkerSettings;
+  readonly #onNotice: (notice: Notice) => void;
+  readonly #onDeath: () => void;
   readonly #jobs = new Map<number, PromiseWithResolvers<Answer>>();
   readonly #ready = Promise.withResolvers<void>();
+  #worker: Worker | undefined;
   #next = 0;
   #dead: StasisError | undefined;
   /** Jobs without an answer yet. */
@@ -25,28 +29,35 @@ export class WorkerHandle {
   buffers = 0;
 
   constructor(settings: WorkerSettings, onNotice: (notice: Notice) => void, onDeath: () => void) {
-    // Descriptors come from openat2, which Node.js does not see: it would warn about each one that is closed.
-    this.#worker = new Worker(new URL('./worker.js', import.meta.url), {
-      workerData: settings,
+    this.#settings = settings;
+    this.#onNotice = onNotice;
+    this.#onDeath = onDeath;
+    this.#ready.promise.catch(() => undefined);
+  }
+
+  get hasThread(): boolean {
+    return this.#worker !== undefined;
+  }
+
+  #thread(): Worker {
+    if (this.#worker !== undefined) return this.#worker;
+    const worker = new Worker(new URL('./worker.js', import.meta.url), {
+      workerData: this.#settings,
       name: 'stasis-stage',
-      // Descriptors come from openat2 and belong to the whole process; Node would warn about each of them.
+      // Descriptors come from openat2 and belong to the whole process; Node would warn about each one that is closed.
       trackUnmanagedFds: false,
       resourceLimits: { maxYoungGenerationSizeMb: YOUNG_MIB },
     });
-    this.#worker.on('message', (message: FromWorker) => {
+    worker.on('message', (message: FromWorker) => {
       if (message.type === 'ready') {
         this.started = true;
         this.#ready.resolve();
       } else if ('job' in message) this.#answer(message);
-      else onNotice(message);
+      else this.#onNotice(message);
     });
-    this.#worker.on('error', (error) => this.#die(error, onDeath));
-    this.#worker.on('exit', (code) => this.#die(new Error(`exit status ${code}`), onDeath));
-    this.#ready.promise.catch(() => undefined);
-  }
-
-  get ready(): Promise<void> {
-    return this.#ready.promise;
+    worker.on('error', (error) => this.#die(error));
+    worker.on('exit', (code) => this.#die(new Error(`exit status ${code}`)));
+    return (this.#worker = worker);
   }
 
   get dead(): boolean {
@@ -60,7 +71,7 @@ export class WorkerHandle {
     this.#jobs.set(number, answer);
     this.load += 1;
     try {
-      this.#worker.postMessage({ ...job, job: number }, transfer);
+      this.#thread().postMessage({ ...job, job: number }, transfer);
       return await answer.promise;
     } finally {
       this.#jobs.delete(number);
@@ -69,10 +80,13 @@ export class WorkerHandle {
   }
 
   tell(message: Exclude<ToWorker, { job: number }>, transfer: ArrayBuffer[] = []): void {
-    if (this.#dead === undefined) this.#worker.postMessage(message, transfer);
+    if (this.#dead === undefined) this.#thread().postMessage(message, transfer);
   }
 
+  /** One that is terminated while it loads its libraries can take the process with it. */
   async close(): Promise<void> {
+    if (this.#worker === undefined) return;
+    await this.#ready.promise.catch(() => undefined);
     await this.#worker.terminate();
   }
 
@@ -82,11 +96,11 @@ export class WorkerHandle {
     else job?.resolve(message);
   }
 
-  #die(cause: unknown, onDeath: () => void): void {
+  #die(cause: unknown): void {
     if (this.#dead !== undefined) return;
     this.#dead = new StasisError('INTERNAL', `a stage worker died: ${cause instanceof Error ? cause.message : String(cause)}`, { cause, hint: 'try again; if it happens twice, report it with the agent\'s log' });
     this.#ready.reject(this.#dead);
     for (const job of this.#jobs.values()) job.reject(this.#dead);
-    onDeath();
+    this.#onDeath();
   }
 }

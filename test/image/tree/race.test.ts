@@ -36,7 +36,7 @@ void describe('a container that swaps its files while they are read', () => {
       await sleep(100);
       const until = performance.now() + 2000;
       let [walks, read] = [0, 0];
-      while (performance.now() < until) {
+      while (performance.now() < until || walks <= 40 || read <= 10_000) {
         const checkpoint = new MemoryCheckpoint();
         await using saver = new TreeSaver({ writer: checkpoint, prefix: '', root, kind: 'plain' });
         for (let i = 0; i < 20; i++) await saver.readAhead({ signal: undefined });
@@ -50,7 +50,6 @@ void describe('a container that swaps its files while they are read', () => {
         }
         walks += 21;
       }
-      assert.ok(walks > 40 && read > 10_000, `${walks} walks, ${read} bytes`);
     } finally {
       await worker.terminate();
       rmSync(base, { recursive: true });
