@@ -4,18 +4,19 @@
  * the agent (released, commit) or the guard (thaw). An agent that was paused and wakes up too late finds the link there.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, constants, mkdirSync, openSync, readlinkSync, renameSync, symlinkSync, watch, writeFileSync, writeSync, existsSync } from 'node:fs';
+import { closeSync, constants, mkdirSync, openSync, renameSync, symlinkSync, watch, writeFileSync, writeSync, existsSync } from 'node:fs';
 import { once } from 'node:events';
 import { join } from 'node:path';
+import { fileURLToPath } from 'node:url';
 import { LONGEST_TIMER_MS, longTimer } from '../core/clock.ts';
 import { StasisError, errnoCode } from '../core/errors.ts';
 import { AT_FDCWD, mknodat } from './libc.ts';
+import { readDecision, type Decision } from './decision.ts';
 import { run } from './process.ts';
 import { childEnvironment } from './environment.ts';
 import { listDirectory, makePrivateDirectory, removeTree } from './files.ts';
 import { leaveCgroups, removeEmptyCgroups } from './own-cgroup.ts';
-
-export type Decision = 'released' | 'commit' | 'thaw';
+import { placesToText, type Places } from './places.ts';
 
 export interface GuardTarget {
   /** Directory of this guard, created here; on a tmpfs, because it must not outlive a reboot. */
@@ -33,6 +34,7 @@ export interface GuardTarget {
 /** Below the root of every hierarchy: guards outlive the Pod or the unit of their agent. */
 const GUARD_CGROUP = 'stasis-guards';
 const GONE = '.gone';
+const endProgram = fileURLToPath(new URL('end-criu-program.js', import.meta.url));
 const ARM_TIMEOUT_MS = 5000;
 /** Beyond the budget and what the guard waits for after its last kill. It goes on by itself then. */
 const SETTLE_MS = 30_000;
@@ -45,6 +47,7 @@ export class Guard implements AsyncDisposable {
   readonly #budgetMs: number;
   #answer: number | undefined;
   #fired = false;
+  #startedAt: number | undefined;
 
   private constructor(directory: string, child: ChildProcess, answer: number | undefined, budgetMs: number) {
     this.directory = directory;
@@ -63,6 +66,8 @@ export class Guard implements AsyncDisposable {
     mkdirSync(target.directory, { mode: 0o700 });
     if (target.freezer !== undefined) symlinkSync(target.freezer, join(target.directory, 'freezer'));
     if (target.criuLog !== undefined) symlinkSync(target.criuLog, join(target.directory, 'criu-log'));
+    symlinkSync(process.execPath, join(target.directory, 'node'));
+    symlinkSync(endProgram, join(target.directory, 'end-criu'));
     writeFileSync(join(target.directory, 'init-pid'), `${target.init.pid}\n`);
     writeFileSync(join(target.directory, 'init-start'), `${target.init.start}\n`);
     let answer: number | undefined;
@@ -97,6 +102,22 @@ export class Guard implements AsyncDisposable {
     await new Promise<void>((resolve, reject) => {
       stdin.write('freeze\n', (error) => (error ? reject(error) : resolve()));
     });
+    this.#startedAt = performance.now();
+  }
+
+  /** Of the budget that began with start(), in ms. Then the guard acts, and nobody else may. */
+  get remainingMs(): number {
+    return this.#budgetMs - (this.#startedAt === undefined ? 0 : performance.now() - this.#startedAt);
+  }
+
+  /**
+   * Where the tasks stand, before criu comes: the guard tells by it when criu can be ended without harm. All of it or
+   * nothing: a thread that is missing there would not be looked at.
+   */
+  notePlaces(places: Places): void {
+    const file = join(this.directory, 'places');
+    writeFileSync(`${file}.part`, placesToText(places));
+    renameSync(`${file}.part`, file);
   }
 
   /** Where the runtime's session is written down. */
@@ -213,14 +234,6 @@ export function budgetExceeded(): StasisError {
   return new StasisError('FREEZE_BUDGET_EXCEEDED', 'the freeze budget ended and the guard let the container go on', {
     hint: 'raise the freeze budget, or checkpoint when the node and the store are less busy',
   });
-}
-
-export function readDecision(directory: string): Decision | undefined {
-  try {
-    return readlinkSync(join(directory, 'decision')) as Decision;
-  } catch {
-    return undefined;
-  }
 }
 
 /**

@@ -57,6 +57,19 @@ export function areAtHome(places: Places): boolean {
   return true;
 }
 
+/** One thread a line: its id, call, stack pointer and program counter. */
+export function placesToText(places: Places): string {
+  return [...places].map(([tid, { call, stack, counter }]) => `${tid} ${call} ${stack} ${counter}\n`).join('');
+}
+
+/** What placesToText() wrote. */
+export function placesFromText(text: string): Places {
+  return new Map(text.split('\n').filter(Boolean).map((line) => {
+    const [tid = '', call = '', stack = '', counter = ''] = line.split(' ');
+    return [Number(tid), { call, stack: BigInt(stack), counter: BigInt(counter) }];
+  }));
+}
+
 function waitsAsParasite(tid: number, { call, counter }: Place): boolean {
   if (WAITS[process.arch]?.includes(call) !== true || readStat(tid)?.state !== 'S') return false;
   try {

@@ -9,7 +9,6 @@
 import { readFileSync } from 'node:fs';
 import { setTimeout as delay } from 'node:timers/promises';
 import { listPids, readStat, readStatus, type ProcStat } from './proc.ts';
-import { treeHoldsSocket } from './tcp-peer.ts';
 
 /** Longer than the kernel takes to collect a killed process, short enough not to hold up a start. */
 const WAIT_MS = 5000;
@@ -63,12 +62,6 @@ export function runsCriu(sessionFile: string): boolean {
 export function criuUnnoticed(sessionFile: string): boolean {
   const [first] = stats(sessionFile).filter(({ comm }) => comm === 'criu').sort((a, b) => a.startTime - b.startTime || a.pid - b.pid);
   return first?.state === 'Z';
-}
-
-/** Whether the runtime of this session, criu, or what these have started has the socket. */
-export function sessionHoldsSocket(sessionFile: string, inode: number): boolean {
-  const leader = sessionLeader(sessionFile);
-  return leader !== undefined && treeHoldsSocket(leader, inode);
 }
 
 function tracedBy(tracers: readonly number[]): number[] {

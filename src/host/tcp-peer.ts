@@ -4,6 +4,7 @@
  */
 import { readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { Netlink } from './netlink.ts';
+import { sessionLeader } from './session.ts';
 
 const AF_INET = 2;
 const IPPROTO_TCP = 6;
@@ -51,6 +52,12 @@ export function treeHoldsSocket(pid: number, inode: number): boolean {
     pids.push(...childrenOf(pids[at]!));
   }
   return false;
+}
+
+/** Whether the runtime of this session, criu, or what these have started has the socket. */
+export function sessionHoldsSocket(sessionFile: string, inode: number): boolean {
+  const leader = sessionLeader(sessionFile);
+  return leader !== undefined && treeHoldsSocket(leader, inode);
 }
 
 /** A runtime, criu and its helpers are a handful. */

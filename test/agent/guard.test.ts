@@ -9,7 +9,8 @@ import { afterEach, beforeEach, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { Freezer, type FreezerLocation } from '../../src/host/cgroup.ts';
 import { cgroupProcesses } from '../../src/host/cgroup-walk.ts';
-import { Guard, heldFromAbove, readDecision, recoverGuard } from '../../src/host/guard.ts';
+import { readDecision } from '../../src/host/decision.ts';
+import { Guard, heldFromAbove, recoverGuard } from '../../src/host/guard.ts';
 import { removeEmptyCgroups } from '../../src/host/own-cgroup.ts';
 import { readStat } from '../../src/host/proc.ts';
 import { isStasisError } from '../../src/core/errors.ts';
@@ -128,12 +129,24 @@ void describe('guard of a freeze', () => {
     assert.equal(readDecision(join(directory, 'guard')), 'thaw');
   });
 
-  void it('kills a criu that does not end, at the deadline, and only then thaws', async () => {
+  /** Of the program that ends criu at a harmless moment. */
+  const programs: Record<string, (links: { node: string; program: string }) => void> = {
+    'that is there': () => undefined,
+    'whose Node.js is gone with the image of the agent': ({ node }) => replaceLink(node, '/nowhere/node'),
+    'that is gone': ({ program }) => replaceLink(program, '/nowhere/program.js'),
+    'that cannot run': ({ node }) => replaceLink(node, '/bin/false'),
+    'that does not answer': ({ program }) => {
+      rmSync(program);
+      writeFileSync(program, 'setInterval(() => {}, 1000);');
+    },
+  };
+  for (const [what, change] of Object.entries(programs)) void it(`ends a criu that does not end, and only then thaws, with a program ${what}`, async () => {
     const hanging = spawn('sleep', ['1000'], { detached: true, stdio: 'ignore' });
     await once(hanging, 'spawn');
     const ended = once(hanging, 'exit');
     {
       await using guard = await arm(700);
+      change({ node: join(guard.directory, 'node'), program: join(guard.directory, 'end-criu') });
       await guard.start();
       writeFileSync(join(guard.directory, 'session'), `${hanging.pid}\n`);
       await freezer.freeze({ signal: undefined, timeoutMs: 1000 });
@@ -338,6 +351,11 @@ void describe('guard of a freeze', () => {
     removeEmptyCgroups('stasis-guards');
   });
 });
+
+function replaceLink(link: string, target: string): void {
+  rmSync(link);
+  symlinkSync(target, link);
+}
 
 function killIfThere(pid: number): void {
   try {

@@ -39,6 +39,8 @@ const DEATH_TIMEOUT_MS = 20_000;
 /** After a cancel: a good moment for criu to die is looked for so long. */
 const END_PATIENCE_MS = 5000;
 const ROUND_POLL_MS = 10;
+/** The agent leaves criu alone so long before the guard takes it up: two who stop it and let it go on would mislead each other. */
+const HAND_OVER_MS = 100;
 
 export class FrozenContainer implements AsyncDisposable {
   readonly #options: FrozenOptions;
@@ -113,9 +115,9 @@ export class FrozenContainer implements AsyncDisposable {
 
   /** Again and again: the session may not have begun yet. */
   async #endRound(over: AbortSignal): Promise<void> {
-    for (let waited = 0; waited < END_PATIENCE_MS && !over.aborted; waited += ROUND_POLL_MS) {
+    for (let waited = 0; waited < END_PATIENCE_MS && !over.aborted && this.#patienceMs() > 0; waited += ROUND_POLL_MS) {
       await endWhileHarmless(
-        this.#guard.sessionFile, () => areUntraced(this.#freezer.pids()), { patienceMs: END_PATIENCE_MS, glance: true },
+        this.#guard.sessionFile, () => areUntraced(this.#freezer.pids()), { patienceMs: this.#patienceMs(), glance: true },
       );
       await delay(ROUND_POLL_MS);
     }
@@ -127,13 +129,18 @@ export class FrozenContainer implements AsyncDisposable {
     this.#frozenAt = this.#options.clock.monotonic();
     if (!this.#wasPaused) {
       await this.#freezeAside({ signal, timeoutMs: Math.min(FREEZE_TIMEOUT_MS, this.#options.budgetMs) });
-      this.#places = this.#freezer.places();
+      this.#notePlaces();
       return;
     }
-    this.#places = this.#freezer.places();
+    this.#notePlaces();
     if (this.#freezerVersion === 1 && this.#freezer.tasks().some(isStopped)) throw stoppedWhilePaused();
     const parent = this.#freezer.vforkParent();
     if (parent !== undefined) throw vforkError(parent, 'the container was paused at that instant: let it go on for a moment and pause it again');
+  }
+
+  #notePlaces(): void {
+    this.#places = this.#freezer.places();
+    if (this.#places !== undefined) this.#guard.notePlaces(this.#places);
   }
 
   /** Frozen, and on version 1 every stopped process set aside: one may be stopped, or go on, while the freezer closes. */
@@ -276,8 +283,13 @@ export class FrozenContainer implements AsyncDisposable {
    */
   async #endDump(): Promise<void> {
     const places = this.#places;
-    if (this.#guard.decided || places === undefined || this.#guard.isDumped) return;
-    await endWhileHarmless(this.#guard.sessionFile, () => areAtHome(places), { patienceMs: END_PATIENCE_MS });
+    const patienceMs = this.#patienceMs();
+    if (this.#guard.decided || places === undefined || this.#guard.isDumped || patienceMs <= 0) return;
+    await endWhileHarmless(this.#guard.sessionFile, () => areAtHome(places), { patienceMs });
+  }
+
+  #patienceMs(): number {
+    return Math.min(END_PATIENCE_MS, this.#guard.remainingMs - HAND_OVER_MS);
   }
 
   /** Whoever thawed it: the kernel is asked, and has the last word. */

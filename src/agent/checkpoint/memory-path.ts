@@ -7,7 +7,7 @@ import { stat, truncate } from 'node:fs/promises';
 import { join } from 'node:path';
 import { StasisError } from '../../core/errors.ts';
 import { MiB, formatBytes } from '../../core/units.ts';
-import { sessionHoldsSocket } from '../../host/session.ts';
+import { sessionHoldsSocket } from '../../host/tcp-peer.ts';
 import type { StagingArea } from '../../host/staging.ts';
 import { pagesName, saveRound, type KeptMemory, type MemoryLayers } from '../../image/criu/index.ts';
 import { SlabPool, startPageServer, type PageServer } from '../../image/page-server/index.ts';
