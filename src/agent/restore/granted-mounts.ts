@@ -53,9 +53,10 @@ function* givenReasons(mount: ImageMount, bundle: OciSpec, granted: ReadonlyMap<
   // Runtimes mount the controllers of cgroup version 1 below the one place that the bundle names, and devices where a user namespace may not make them.
   const controller = /^\/sys\/fs\/cgroup\/[^/]+$/.test(mountpoint) && type === 'cgroup' ? granted.get('/sys/fs/cgroup') : undefined;
   const given = granted.get(mountpoint) ?? controller;
-  if (given === undefined && external === mountpoint && boundDevices.has(mountpoint) && hasNamespace(bundle, 'user')) return;
+  const mapped = hasNamespace(bundle, 'user');
+  if (given === undefined && mapped && boundDevices.has(mountpoint) && isDevice(external, mountpoint)) return;
   if (given === undefined) yield `it mounts ${type} at ${place}`;
-  else if (external !== undefined && external !== mountpoint) yield `it mounts what the bundle has for ${printable(external)} at ${place}`;
+  else if (external !== undefined && external !== mountpoint && !(mapped && isOwnCgroup(mount))) yield `it mounts what the bundle has for ${printable(external)} at ${place}`;
   else if (external === undefined && !sameType(type, given.type ?? '')) yield `it mounts ${type} at ${place}, the bundle ${given.type ?? 'a directory'}`;
   else {
     // The tmpfs that holds the controllers of version 1 is writable with every runtime: there are mount points and links in it.
@@ -66,6 +67,16 @@ function* givenReasons(mount: ImageMount, bundle: OciSpec, granted: ReadonlyMap<
 }
 
 const boundDevices = new Set(['null', 'zero', 'full', 'random', 'urandom', 'tty'].map((name) => `/dev/${name}`));
+
+/** As runc names it, and as Stasis does for crun (src/runtime/driver/external-mounts.ts). */
+const isDevice = (external: string | undefined, mountpoint: string): boolean => (
+  external === mountpoint || external === mountpoint.replace('/dev/', 'stasis-device-')
+);
+
+/** What a restore puts there is the container's own directory in that hierarchy. */
+const isOwnCgroup = ({ external, type }: ImageMount): boolean => (
+  external?.startsWith('stasis-cgroup-') === true && type.startsWith('cgroup')
+);
 
 const hasNamespace = ({ linux }: OciSpec, type: string): boolean => (linux?.namespaces ?? []).some((namespace) => namespace.type === type);
 

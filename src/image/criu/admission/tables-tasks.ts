@@ -108,5 +108,8 @@ export const taskTables: Readonly<Record<string, TableSource>> = {
     free: { 'compared with the node, and not restored': 'vendor_id cpu_family model stepping capability_ver capability model_id xfeatures_mask xsave_size xsave_size_max' },
   },
   seccomp: { fields: '1 filters seccomp_filter*' },
-  seccomp_filter: { fields: '1 filter bytes!, 2 prev u32, 3 flags u32' },
+  seccomp_filter: {
+    fields: '1 filter bytes!, 2 prev u32, 3 flags u32',
+    free: { 'it only forbids: the filter of the bundle is put before it, and the kernel asks both': 'filter' },
+  },
 };
