@@ -241,6 +241,15 @@ void describe('fields of imported images', () => {
     assert.match(await tried(core, (fields) => fields.push([number, least(table)])) ?? 'accepted', /another processor/);
   });
 
+  void it('packet filters are those that CRIU locks the network with, and no others', async () => {
+    const dump = dumps[1]!;
+    const image = readdirSync(dump.images).find((name) => name.startsWith('nftables-')) ?? '';
+    const locked = readFileSync(join(dump.images, image));
+    assert.match(locked.toString('latin1'), /table inet CRIU-/);
+    const own = Buffer.concat([Buffer.from('table inet mine {\n}\n'), locked]);
+    assert.match(await verdict(dump, image, own) ?? 'accepted', /packet filters of its own/);
+  });
+
   void it('numbers that no table has are refused in every message', async () => {
     for (const place of places.values()) {
       const known = tables.rule(place.table);

@@ -36,7 +36,7 @@ export async function walledImages(images: string): Promise<OciSpec> {
     mkdirSync(work);
     const spec = await readSpec(container.bundle);
     const config = join(work, 'criu.conf');
-    writeFileSync(config, externalsOfDump(spec, readMountinfo(container.pid)));
+    writeFileSync(config, `network-lock nftables\n${externalsOfDump(spec, readMountinfo(container.pid))}`);
     execFileSync('crun', [
       '--root', container.at.root, 'checkpoint', '--image-path', images, '--work-path', work, '--manage-cgroups-mode', 'soft', id,
     ], { stdio: 'pipe', env: { ...process.env, CRIU_CONFIG_FILE: config } });

@@ -145,8 +145,17 @@ function streams(text: string, name: string): void {
   if (!plainList) throw corrupt(name, 'is more than the names of three streams');
 }
 
-/** A container that set filters of its own would come back without them. Those of a dump with iptables-nft are CRIU's own. */
-const CRIU_FILTER = /^(?:table ip6? filter \{|chain CRIU \{|meta mark 0x0000c114 counter packets \d+ bytes \d+ accept|counter packets \d+ bytes \d+ (?:drop|jump CRIU)|chain (?:INPUT|OUTPUT) \{|type filter hook (?:input|output) priority filter; policy accept;|\})?$/;
+/**
+ * A container that set filters of its own would come back without them. Those that CRIU locks the network with are not
+ * its own: iptables-nft writes them into tables of everybody, nftables into one of CRIU's.
+ */
+const CRIU_FILTER = new RegExp(`^(?:${[
+  'table ip6? filter \\{', 'chain CRIU \\{', 'meta mark 0x0000c114 counter packets \\d+ bytes \\d+ accept',
+  'counter packets \\d+ bytes \\d+ (?:drop|jump CRIU)', 'chain (?:INPUT|OUTPUT) \\{',
+  'type filter hook (?:input|output) priority filter; policy accept;',
+  'table inet CRIU-[0-9a-f-]+ \\{', 'chain (?:input|output) \\{', 'meta mark 0x0000c114 accept',
+  'type filter hook (?:input|output) priority filter; policy drop;', '\\}',
+].join('|')})?$`);
 
 function ownFilters(text: string, name: string): void {
   const line = text.replaceAll('\0', '').split('\n').find((one) => !CRIU_FILTER.test(one.trim()));
