@@ -37,14 +37,20 @@ export function armFailpoints(text: string, effects: FailpointEffects): Failpoin
   };
 }
 
-/** `read` gives what is armed now, nothing for nothing; a change arms all of it anew. */
+/**
+ * `read` gives what is armed now in its first line, nothing for nothing. Any change arms all of it anew: what stands in the
+ * lines below tells one arming from the next with the same words.
+ */
 export function followFailpoints(read: () => string, effects: FailpointEffects): Failpoints {
   let text = '';
   let armed = noFailpoints;
   return {
     hit: async (name, how) => {
       const now = read();
-      if (now !== text) armed = now === '' ? noFailpoints : armFailpoints(now, effects);
+      if (now !== text) {
+        const [line = ''] = now.split('\n');
+        armed = line === '' ? noFailpoints : armFailpoints(line, effects);
+      }
       text = now;
       await armed.hit(name, how);
     },

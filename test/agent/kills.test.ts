@@ -3,16 +3,21 @@
  * waits for the commit. The container goes on with every byte of its heap, nothing is left, and the next checkpoint works.
  */
 import assert from 'node:assert/strict';
-import { after, afterEach, before, describe, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { MiB } from '../../src/core/units.ts';
-import { assertClean, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import {
+  assertClean, checkpoint, checkpointIds, makeHome, oneAfterTheOther, removeHome, restore, type AgentHome, type TestAgent,
+} from '../support/agent.ts';
 import { findSession, guardFiles, killIfThere, startVictim, type Victim } from '../support/victim.ts';
 
-const HEAP_MIB = 200;
+/** Takes criu long enough to be struck in the middle of it. */
+const HEAP_MIB = 96;
 
 let home: AgentHome;
 let victim: Victim;
+
+const agents = oneAfterTheOther(() => home);
 
 before(() => {
   home = makeHome();
@@ -21,8 +26,6 @@ before(() => {
 after(async () => {
   await removeHome(home);
 });
-
-afterEach(endAgents);
 
 type Prey = 'criu' | 'runtime' | 'guard' | 'agent';
 
@@ -38,9 +41,9 @@ interface Moment {
 
 const moments: readonly Moment[] = [
   { name: 'leave running, criu begins', leaveRunning: true, wait: {} },
-  { name: 'leave running, in the middle of the memory', leaveRunning: true, wait: { imageBytes: 60 * MiB } },
-  { name: 'stop, in the middle of the memory on its way to the page server', leaveRunning: false, wait: {}, laterMs: 80 },
-  { name: 'stop, in the middle of the memory', leaveRunning: false, wait: { imageBytes: 60 * MiB } },
+  { name: 'leave running, in the middle of the memory', leaveRunning: true, wait: { imageBytes: 16 * MiB } },
+  { name: 'stop, in the middle of the memory on its way to the page server', leaveRunning: false, wait: {}, laterMs: 50 },
+  { name: 'stop, in the middle of the memory', leaveRunning: false, wait: { imageBytes: 16 * MiB } },
   { name: 'stop, while criu waits for the commit', leaveRunning: false, wait: { inHook: true }, failpoint: 'checkpoint.seal=sleep 1000' },
 ];
 
@@ -48,42 +51,48 @@ const moments: readonly Moment[] = [
 const ATTEMPTS = 4;
 
 async function strike(moment: Moment, prey: readonly Prey[], attempt = 1): Promise<void> {
-  let agent = await startAgent(home, moment.failpoint === undefined ? {} : { STASIS_TESTING_FAILPOINT: moment.failpoint });
+  let agent = await agents.now();
   const ids = await checkpointIds(agent);
-  const outcome = checkpoint(agent, victim.id, { leaveRunning: moment.leaveRunning, memoryPath: moment.laterMs === undefined ? 'auto' : 'page-server' }).then(() => undefined, (error: unknown) => error as { code?: string });
+  agent.arm(moment.failpoint ?? '');
+  const memoryPath = moment.laterMs === undefined ? 'auto' : 'page-server';
+  const outcome = checkpoint(agent, victim.id, { leaveRunning: moment.leaveRunning, memoryPath }).then(
+    () => undefined, (error: unknown) => error as { code?: string },
+  );
   const session = await findSession(home, moment.wait);
   await delay(moment.laterMs ?? 0);
   const guard = Number(guardFiles(home, 'guard.pid')[0]);
   // The guard first: nobody else would notice that it is to die.
   if (prey.includes('guard')) killIfThere(guard);
   if (prey.includes('agent')) killIfThere(agent.pid);
-  const killed = session.kill(...(prey.includes('runtime') ? ['runc', 'crun'] : []), ...(prey.includes('criu') ? ['criu'] : []));
+  session.kill(...(prey.includes('runtime') ? ['runc', 'crun'] : []), ...(prey.includes('criu') ? ['criu'] : []));
   const error = await outcome;
-  if (error === undefined && killed === 0 && attempt < ATTEMPTS && (prey.includes('criu') || prey.includes('runtime'))) {
-    await endAgents();
-    return strike(moment, prey, attempt + 1);
-  }
-  assert.ok(error !== undefined || prey.join() === 'guard', 'the checkpoint must have failed');
+  const missed = error === undefined && attempt < ATTEMPTS && prey.join() !== 'guard';
+  assert.ok(missed || error !== undefined || prey.join() === 'guard', 'the checkpoint must have failed');
   if (prey.includes('agent')) {
     await agent.exited;
     // Without any agent: the guard alone sees to it. Where it died too, the next agent does.
     if (!prey.includes('guard')) await session.assertGone();
-    agent = await startAgent(home);
+    agent = await agents.now();
   }
+  agent.arm('');
   await session.assertGone();
   await assertClean(agent);
-  await goOn(agent, ids);
-  assert.equal(await agent.stop(), 0);
+  await assertWhole(agent, ids);
+  if (missed) return strike(moment, prey, attempt + 1);
+  // Whatever hinders the next checkpoint shows at the next strike: that must come as far.
 }
 
-/** It runs, unhurt, or was stopped by a checkpoint that holds all of it; then the next checkpoint works, and a stop too. */
-async function goOn(agent: TestAgent, before: readonly string[]): Promise<void> {
+/** It runs, unhurt, or was stopped by a checkpoint that holds all of it. */
+async function assertWhole(agent: TestAgent, before: readonly string[]): Promise<void> {
   const made = (await checkpointIds(agent)).filter((id) => !before.includes(id));
   if (!victim.alive()) {
     assert.equal(made.length, 1, 'the container is dead without a checkpoint');
     victim.adopt(await restore(agent, made[0] ?? ''));
   }
   await victim.assertWhole();
+}
+
+async function assertNextWorks(agent: TestAgent): Promise<void> {
   const next = await checkpoint(agent, victim.id, { leaveRunning: true });
   assert.ok(next.bytes.raw > HEAP_MIB * MiB);
   for (const id of await checkpointIds(agent)) await agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined });
@@ -94,10 +103,14 @@ const all: readonly (readonly Prey[])[] = [
 ];
 const few: readonly (readonly Prey[])[] = [['criu'], ['runtime'], ['agent', 'runtime', 'criu']];
 
-/** All where it is hardest; the runtimes differ in how they wait for criu, so the second gets one of each kind. */
+/**
+ * All where it is hardest; the runtimes differ in how they wait for criu, so the second gets one of each kind. Until criu
+ * waits for the commit, leave running differs from a stop in nothing that could be killed.
+ */
 function preyAt(runtime: 'runc' | 'crun', moment: Moment): readonly (readonly Prey[])[] {
-  if (moment.laterMs !== undefined) return runtime === 'crun' ? [] : [['criu'], ['agent', 'runtime', 'criu']];
-  if (runtime === 'crun') return moment.leaveRunning ? [['criu']] : few;
+  if (runtime === 'crun') return moment.leaveRunning || moment.laterMs !== undefined ? [] : few;
+  if (moment.laterMs !== undefined) return [['criu'], ['agent']];
+  if (moment.leaveRunning) return moment.wait.imageBytes === undefined ? [['criu'], ['agent', 'runtime', 'criu']] : [['criu']];
   return moment.wait.inHook === true ? all : few;
 }
 
@@ -113,5 +126,6 @@ for (const runtime of ['runc', 'crun'] as const) {
         void it(`${moment.name}: ${prey.join(' + ')}`, () => strike(moment, prey));
       }
     }
+    void it('after all of them the next one works', async () => assertNextWorks(await agents.now()));
   });
 }

@@ -70,8 +70,10 @@ function nodeFlags(): string[] {
 
 export async function startAgent(home: AgentHome, env: Record<string, string> = {}): Promise<TestAgent> {
   const failpoint = join(home.state, 'failpoint');
+  let armings = 0;
   const arm = (text: string): void => {
-    writeFileSync(`${failpoint}.new`, text);
+    armings += 1;
+    writeFileSync(`${failpoint}.new`, `${text}\n${armings}`);
     renameSync(`${failpoint}.new`, failpoint);
   };
   arm('');
