@@ -35,6 +35,12 @@ export const scenarios: readonly Scenario[] = [
   { name: 'the pid namespace of the node', options: { args: shell('true'), edit: dropNamespace('pid') }, kind: 'host-pid', severity: 'fatal', message: /uses the pid namespace of the node/ },
   { name: 'the network of the node', options: { args: shell('true'), edit: dropNamespace('network') }, kind: 'host-network', severity: 'warning', message: /uses the network of the node/ },
   { name: 'a file watch', options: { args: perl('my $fd = syscall(294, 0); my $path = "/root/gone\\0"; open(F, ">", "/root/gone"); syscall(254, $fd, $path, 0x100) >= 0 or die "inotify: $!"; unlink "/root/gone"') }, kind: 'file-watch', severity: 'fatal', message: /watches 1 file of the container's root \(inotify, descriptor \d\)/ },
+  {
+    name: 'events of a file watch',
+    options: { args: perl('my $fd = syscall(294, 0); my $path = "/root\\0"; syscall(254, $fd, $path, 0x100) >= 0 or die "inotify: $!"; open(F, ">", "/root/new")') },
+    kind: 'lost', severity: 'warning',
+    message: /what pid \d+ \(perl.*\) has not read yet of the events of files that it watches \(inotify, descriptor \d\) is lost by a restore/,
+  },
 ];
 
 function addDevice(path: string, major: number, minor: number): NonNullable<ContainerOptions['edit']> {

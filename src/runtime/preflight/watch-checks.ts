@@ -5,9 +5,10 @@
 import { lstat, readdir } from 'node:fs/promises';
 import { dirname, join } from 'node:path';
 import { errnoCode } from '../../core/errors.ts';
+import { unreadBytes } from '../../host/unread.ts';
 import { namesInCriuConfig } from '../criu-config.ts';
 import type { Finding } from '../types.ts';
-import { descriptorInfo, descriptorsOf, fatal, who, type ProcessView, type Scene } from './findings.ts';
+import { descriptorInfo, descriptorsOf, fatal, lost as lostFinding, who, type ProcessView, type Scene } from './findings.ts';
 
 /** Handles that overlayfs gives out (linux/exportfs.h, FILEID_…): it opens them again only when mounted with nfs_export=on. */
 const OVERLAY_HANDLE = /fhandle-type:(?:f8|fb)\b/;
@@ -36,7 +37,15 @@ function watchers(scene: Scene): Watcher[] {
   const overlayOpens = rootfs.kind === 'overlay' && rootfs.options.includes('nfs_export=on');
   return [...descriptorsOf(scene, (name) => name === 'anon_inode:inotify' || name === 'anon_inode:[fanotify]')].map(({ process, fd, target }) => ({
     process, fd, kind: target.replace('anon_inode:', '').replace(/[[\]]/g, ''), lost: lostWatches(descriptorInfo(process, fd) ?? '', overlayOpens),
-  })).filter(({ lost }) => lost.length > 0);
+  }));
+}
+
+/** They are now, and perhaps not any more at the freeze; what comes until then is not known. */
+function unreadEvents(all: readonly Watcher[]): Finding[] {
+  return all.filter(({ process: { pid }, fd }) => unreadBytes(pid, fd) > 0).map(({ process, fd, kind }) => lostFinding(
+    `what ${who(process)} has not read yet of the events of files that it watches (${kind}, descriptor ${fd})`,
+    'let the program read them first, or look at the files again after a restore', process,
+  ));
 }
 
 /** As CRIU sees it: undefined for what it does not follow, and for what is gone. */
@@ -103,11 +112,12 @@ export interface Watched {
 export async function checkWatches(scene: Scene, signal: AbortSignal | undefined): Promise<Watched> {
   const all = watchers(scene);
   if (all.length === 0) return { findings: [], paths: [] };
-  const found = await findPaths(scene, new Set(all.flatMap(({ lost }) => lost)), signal);
-  const findings = all.flatMap(({ process, fd, kind, lost }) => {
+  const wanted = new Set(all.flatMap(({ lost }) => lost));
+  const found = wanted.size === 0 ? new Map<string, string>() : await findPaths(scene, wanted, signal);
+  const unfound = all.flatMap(({ process, fd, kind, lost }) => {
     const count = lost.filter((key) => !found.has(key)).length;
     if (count === 0) return [];
     return [fatal('file-watch', `${who(process)} watches ${count} file${count === 1 ? '' : 's'} of the container's root (${kind}, descriptor ${fd}), which cannot be found again in an overlay: by no name that is left, or not by number, because the layers are on several file systems`, 'switch file watching off (tail -F, development servers, reloaders), or watch files on a volume', process)];
   });
-  return { findings, paths: [...new Set(found.values())] };
+  return { findings: [...unfound, ...unreadEvents(all)], paths: [...new Set(found.values())] };
 }

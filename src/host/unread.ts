@@ -1,0 +1,24 @@
+/** What a descriptor of another process holds that nobody has read yet. */
+import koffi from 'koffi';
+import { closeSync } from 'node:fs';
+import { duplicateDescriptors } from './libc.ts';
+
+const libc = koffi.load('libc.so.6');
+const ioctl = libc.func('int ioctl(int fd, unsigned long request, _Out_ int* count)');
+
+/** FIONREAD of ioctl_tty(2); inotify and fanotify answer it, too. */
+const FIONREAD = 0x541b;
+
+/** In bytes. 0 also where that cannot be asked, or the descriptor is gone. */
+export function unreadBytes(pid: number, fd: number): number {
+  const copies: number[] = [];
+  try {
+    copies.push(...duplicateDescriptors(pid, [fd]));
+    const count = [0];
+    return copies[0] !== undefined && ioctl(copies[0], FIONREAD, count) === 0 ? count[0] ?? 0 : 0;
+  } catch {
+    return 0;
+  } finally {
+    copies.forEach((copy) => closeSync(copy));
+  }
+}
