@@ -1,11 +1,17 @@
 /** What differs between a saved container and a rebuilt one, and what of it a caller accepts (docs/FIDELITY.md). */
 import { StasisError } from '../core/errors.ts';
 import { ATTRIBUTES, attributeOf, describeDifference, isNoted, type Difference } from '../runtime/fidelity/index.ts';
+import { attributesNotSet } from '../runtime/index.ts';
 import type { Finding } from '../runtime/types.ts';
 
 const SHOWN = 5;
 /** Of an error's details, in characters. */
 const MOST_DETAILS = 8000;
+
+/** What a restore that has come to its tasks could not set beside files in memory; `workDir`: criu's own. */
+export function lostAttributes(workDir: string): Difference[] {
+  return attributesNotSet(workDir).map((what) => ({ attribute: 'file-attributes', subject: '', was: 'set', is: what }));
+}
 
 /** Those that refuse: the rest is noted only, or was allowed by name. */
 export function refusedOf(differences: readonly Difference[], allowed: readonly string[]): Difference[] {

@@ -24,7 +24,7 @@ function keyOf({ criu, runtimes }: ToolchainOptions): string {
   const status = readStatus('self');
   const parts = [
     version, bootId(), programStamp(criu), runtimes.map(({ name, binary }) => [name, binary, programStamp(binary)]),
-    fileStamp(LIBRARIES),
+    programStamp('tar'), fileStamp(LIBRARIES),
     ['CapEff', 'CapBnd', 'NoNewPrivs', 'Seccomp_filters'].map((name) => status?.get(name)),
   ];
   return createHash('sha256').update(JSON.stringify(parts)).digest('hex');

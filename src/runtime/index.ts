@@ -9,6 +9,7 @@ export { defaultRoots, expandRoots, findContainer, listContainers, type Listing 
 export { checkpointArgs, mustLeaveRunning, restoreArgs } from './driver/args.ts';
 export { dump, type DriverOptions } from './driver/dump.ts';
 export { kill, remove } from './driver/lifecycle.ts';
+export { attributesNotSet } from './driver/tar.ts';
 export { findLauncher, restore, type RestoreOptions, type RestoredProcess } from './driver/restore.ts';
 export { whyNeverLazy } from './laziness.ts';
 export { findPodmanImage, namespaceOf } from './naming.ts';

@@ -76,6 +76,20 @@ async function savesBpfMaps(binary: string, { signal }: Probe): Promise<boolean>
   return (await run('sh', ['-c', search, 'sh', BPF_WORDS, binary], { signal, timeoutMs: TIMEOUT_MS })).status === 0;
 }
 
+/** Among the features: tar keeps extended attributes and ACLs. One that was built without them says so, and goes on. */
+export const TAR_ATTRIBUTES = 'tar_attributes';
+
+async function tarKeepsAttributes({ signal }: Probe): Promise<boolean> {
+  const options = ['--xattrs', '--xattrs-include=*', '--acls', '--create', '--file=/dev/null', '--directory=/', '--no-recursion', '.'];
+  try {
+    const { status, stderr } = await run('tar', options, { signal, timeoutMs: TIMEOUT_MS });
+    return status === 0 && stderr.trim() === '';
+  } catch (error) {
+    if (isStasisError(error, 'HOST_UNSUPPORTED')) return false;
+    throw error;
+  }
+}
+
 async function criuProblems(binary: string, { signal }: Probe): Promise<string[]> {
   const { status, stdout, stderr } = await run(binary, ['check'], { signal, timeoutMs: TIMEOUT_MS });
   if (status === 0) return [];
@@ -88,12 +102,16 @@ async function criuProblems(binary: string, { signal }: Probe): Promise<string[]
  * is missing is left out.
  */
 export async function probeToolchain(options: ToolchainOptions, probe: Probe): Promise<Toolchain> {
-  const [criu, bpfMaps, problems, features, runtimes] = await Promise.all([
+  const [criu, bpfMaps, tarAttributes, problems, features, runtimes] = await Promise.all([
     criuVersion(options.criu, probe),
     savesBpfMaps(options.criu, probe),
+    tarKeepsAttributes(probe),
     criuProblems(options.criu, probe),
     Promise.all(FEATURES.map((feature) => hasFeature(options.criu, feature, probe))),
     Promise.all(options.runtimes.map(({ name, binary }) => runtimeVersion(name, binary, probe))),
   ]);
-  return { criu, kernel: release(), runtimes: runtimes.flat(), features: { ...Object.fromEntries(features), bpf_maps: bpfMaps }, problems };
+  return {
+    criu, kernel: release(), runtimes: runtimes.flat(), problems,
+    features: { ...Object.fromEntries(features), bpf_maps: bpfMaps, [TAR_ATTRIBUTES]: tarAttributes },
+  };
 }

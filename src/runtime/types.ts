@@ -186,6 +186,8 @@ export interface RestoreRequest {
   readonly cgroupNamespace?: boolean;
   /** Leave pages that may come later to a criu lazy-pages that waits in the same working directory (runc only). */
   readonly lazyPages?: boolean;
+  /** A stranger wrote the images. */
+  readonly imported?: boolean;
   /** Of a RestoreGate; given when criuConfig names deploy/libexec/stasis-restore-hook. */
   readonly gateDirectory?: string;
 }
@@ -195,7 +197,10 @@ export interface Toolchain {
   readonly criu: { readonly version: readonly [number, number, number]; readonly text: string };
   readonly kernel: string;
   readonly runtimes: readonly { readonly name: RuntimeName; readonly binary: string; readonly version: string; readonly versionNumbers: readonly [number, number, number] }[];
-  /** `criu check --feature` results by name, and bpf_maps: whether criu was built to save BPF maps. */
+  /**
+   * `criu check --feature` results by name; bpf_maps: whether criu was built to save BPF maps; tar_attributes: whether
+   * tar keeps what stands beside files.
+   */
   readonly features: Readonly<Record<string, boolean>>;
   /** The result of plain `criu check`: empty when "Looks good". */
   readonly problems: readonly string[];

@@ -25,13 +25,13 @@ describe('preflight of kinds', () => {
     tools = await toolchain();
   });
 
-  for (const { name, options, kind, severity, message } of kindScenarios) {
+  for (const { name, options, features, kind, severity, message } of kindScenarios) {
     it(`finds ${name}`, async () => {
       const container = await startContainer({ runtime: 'runc', id: 'preflight-kinds', ...options });
       try {
         await waitForOutput(container.outputFile, (text) => text.includes('ready'));
         const isMeant = (candidate: Finding): boolean => candidate.kind === kind && message.test(candidate.message);
-        const verdict = await judged(container, tools, isMeant);
+        const verdict = await judged(container, { ...tools, features: { ...tools.features, ...features } }, isMeant);
         const found = verdict.findings.filter(isMeant);
         assert.equal(found.length, 1, JSON.stringify(verdict.findings));
         assert.equal(found[0]?.severity, severity);

@@ -9,6 +9,8 @@ export interface Scenario {
   readonly severity: 'fatal' | 'warning';
   /** Part of the message. */
   readonly message: RegExp;
+  /** What this node's programs can do, as far as it must be otherwise. */
+  readonly features?: Readonly<Record<string, boolean>>;
   /** A flag with which the finding goes away. */
   readonly cure?: keyof CheckpointFlags;
 }

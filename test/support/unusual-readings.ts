@@ -115,7 +115,7 @@ export const READINGS: Readonly<Record<string, Reading>> = {
   'network-addresses': inside('-n', 'ip -o -4 address', '', /^ifaddr-/), 'network-routes': inside('-n', 'ip route', '', /^route/), 'network-rules': inside('-n', 'ip rule', '0:\tfrom all lookup local', /^rule-/),
   multicast: { read: ({ init }) => String(/\b030201EF\b/.test(text(`/proc/${init}/net/igmp`))), usual: 'false', finding: /multicast group 239\.1\.2\.3/ },
   securebits: told('init', 'securebits', '0'), dumpable: told('init', 'dumpable', '1'), 'parent-death-signal': told('confined', 'deathsig', '0'), 'child-subreaper': told('init', 'subreaper', '0'), 'interval-timers': told('init', 'interval', '0'),
-  landlock: told('confined', 'landlock', '"allowed"', /what Landlock may forbid to pid \d+ \(confined/), 'socket-options': told('init', 'socket', '0', /TCP_USER_TIMEOUT/), 'file-attributes': told('init', 'attributes', '[]', /as of \/media\/file/),
+  landlock: told('confined', 'landlock', '"allowed"', /what Landlock may forbid to pid \d+ \(confined/), 'socket-options': told('init', 'socket', '0', /TCP_USER_TIMEOUT/), 'file-attributes': told('init', 'attributes', '[]'),
   'cgroup-settings': { read: innerSetting, usual: 'max', finding: /settings of the cgroup \S*inner/ },
 };
 

@@ -16,7 +16,7 @@ import {
 } from '../../runtime/index.ts';
 import type { Container, Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
-import { allowedFindings, differs, refusedOf } from '../differences.ts';
+import { allowedFindings, differs, lostAttributes, refusedOf } from '../differences.ts';
 import { requireBack } from '../put-back.ts';
 import type { CheckpointRequest } from './checkpoint.ts';
 import type { RehearsalPlan } from './rehearsal-plan.ts';
@@ -192,13 +192,16 @@ export class RehearsalOfCheckpoint implements AsyncDisposable {
 
   /** Throws RESTORE_DIFFERS with what a restore would refuse. */
   #compare({ kernel, fidelity }: SavedState, pid: number, place: ScratchPlace): void {
-    const { allowDifference, container: { spec } } = this.#parts;
+    const { allowDifference, directories, container: { spec } } = this.#parts;
     const surroundings = surroundingsOf(pid, {
       spec, freezer: freezerOf(pid)?.directory, given: false, network: kernel.network,
     });
     const failed = putBackCgroups(fidelity, pid, surroundings);
     if (!allowDifference.includes('cgroup')) requireBack(failed);
-    const differences = differencesInPlace(fidelity, observe(pid, 'all', surroundings), place);
+    const differences = [
+      ...differencesInPlace(fidelity, observe(pid, 'all', surroundings), place),
+      ...lostAttributes(join(directories.work, 'rehearsal')),
+    ];
     const refused = refusedOf(differences, allowDifference);
     if (refused.length > 0) {
       throw differs(

@@ -6,7 +6,7 @@ import {
 import { freezerOf, readSpec } from '../../runtime/index.ts';
 import type { Finding, OciSpec } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';
-import { allowedFindings, differs, refusedOf } from '../differences.ts';
+import { allowedFindings, differs, lostAttributes, refusedOf } from '../differences.ts';
 import type { Operation } from '../operation.ts';
 import { requireBack } from '../put-back.ts';
 import type { RestorePlan } from './restore.ts';
@@ -15,6 +15,7 @@ interface Restoring {
   readonly agent: AgentContext;
   readonly plan: RestorePlan;
   readonly operation: Operation;
+  readonly directories: { readonly work: string };
 }
 
 /**
@@ -31,9 +32,8 @@ export async function requirePlaces(restoring: Restoring, bundle: string, pid: n
   if (fidelity === undefined) return;
   const failed = putBackMounts(fidelity, pid);
   // Helpers of criu may still be among the tasks.
-  const passed = judge(
-    restoring, compare(fidelity, observe(pid, 'places')).filter(({ attribute }) => attribute !== 'tasks'), failed,
-  );
+  const differences = compare(fidelity, observe(pid, 'places')).filter(({ attribute }) => attribute !== 'tasks');
+  const passed = judge(restoring, [...differences, ...lostAttributes(restoring.directories.work)], failed);
   // What could not be put back and differs was let pass by the caller.
   if (passed.length === 0) requireBack(failed);
 }

@@ -182,7 +182,7 @@ export class RestoreInProgress implements AsyncDisposable {
       criuConfig: config, operationId: operation.id, pidFile: join(directories.container, 'pid'), gateDirectory: gate.directory, networkDirectory,
       cgroupNamespace: plan.saved.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false,
       ...outputFiles(agent, plan.id),
-      lazyPages: filling !== undefined,
+      lazyPages: filling !== undefined, imported: plan.description.imported !== undefined,
     }, agent.toolchain, { signal, timeoutMs: runtimeDeadlineMs(plan), launcher: agent.settings.scripts.restore });
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
     const made = restored.then(({ pid }) => {

@@ -15,6 +15,7 @@ import type { DumpRequest, DumpResult, RuntimeRoot, Toolchain } from '../types.t
 import { checkpointArgs, mustLeaveRunning, runtimeLog } from './args.ts';
 import { externalsOfDump } from './external-mounts.ts';
 import { explainFailure } from './failure.ts';
+import { tarEnvironment } from './tar.ts';
 
 export interface DriverOptions {
   readonly signal: AbortSignal | undefined;
@@ -120,7 +121,9 @@ export async function dump(request: DumpRequest, toolchain: Toolchain, options: 
     container, () => (container.freezer === undefined ? [] : new Freezer(container.freezer).pids()),
   );
   const criuLog = join(workDir, 'dump.log');
-  const { status, stderr } = await runOperation(container.at.binary, checkpointArgs(request, version), request, options);
+  const { status, stderr } = await runOperation(container.at.binary, checkpointArgs(request, version), {
+    ...request, env: tarEnvironment(toolchain),
+  }, options);
   if (status !== 0) {
     const what = `container ${container.id} could not be dumped`;
     const failure = explainFailure({ what, phase: 'dump', criuLog, runtimeLog: runtimeLog(workDir), stderr, status });

@@ -14,6 +14,7 @@ import { explainFailure } from './failure.ts';
 import { placeInCgroups, type Placement } from './in-cgroups.ts';
 import { remove } from './lifecycle.ts';
 import { openToMappedRoot } from './mapped-root.ts';
+import { tarEnvironment } from './tar.ts';
 
 export interface RestoreOptions extends DriverOptions {
   /** Path of deploy/libexec/stasis-restore; looked for above this module unless told. */
@@ -90,7 +91,7 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
   }
   const stdio = stdioFor(readDescriptors(request.imageDir), request);
   try {
-    return await launch(request, stdio, version, options);
+    return await launch(request, stdio, version, { ...options, tar: tarEnvironment(toolchain, request) });
   } catch (error) {
     // Somebody was faster with this id: that container is not ours to remove.
     if (isStasisError(error, 'CONTAINER_EXISTS')) throw error;
@@ -101,7 +102,12 @@ export async function restore(request: RestoreRequest, toolchain: Toolchain, opt
   }
 }
 
-async function launch(request: RestoreRequest, stdio: Stdio, version: Version, options: RestoreOptions): Promise<RestoredProcess> {
+/** `tar`: for the environment. */
+interface LaunchOptions extends RestoreOptions {
+  readonly tar: Readonly<Record<string, string>>;
+}
+
+async function launch(request: RestoreRequest, stdio: Stdio, version: Version, options: LaunchOptions): Promise<RestoredProcess> {
   const launcher = options.launcher ?? findLauncher();
   using _reachable = await openToMappedRoot(request);
   const placement = await placeInCgroups(request, dirname(launcher), version);
@@ -121,12 +127,12 @@ function networkEnv({ networkDirectory }: RestoreRequest): Record<string, string
   return networkDirectory === undefined ? { STASIS_NETWORK_DIR: '' } : { STASIS_NETWORK_DIR: networkDirectory, CR_IP_TOOL: 'true' };
 }
 
-async function launchIn(placement: Placement, request: RestoreRequest, { stdin, stdout, stderr }: Stdio, options: RestoreOptions & { launcher: string; version: Version }): Promise<RestoredProcess> {
+async function launchIn(placement: Placement, request: RestoreRequest, { stdin, stdout, stderr }: Stdio, options: LaunchOptions & { launcher: string; version: Version }): Promise<RestoredProcess> {
   const { at, id, workDir, pidFile } = request;
   const args = [pidFile, stdin, stdout, stderr, ...placement.before, at.binary, ...restoreArgs(request, options.version)];
   const owner = { runtime: at.runtime, id, bundle: request.bundle };
   const [program, ...before] = [...(options.within?.command ?? []), options.launcher] as [string, ...string[]];
-  const result = await runOperation(program, [...before, ...args], { ...request, env: { ...placement.env, ...networkEnv(request) }, sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner) }, options);
+  const result = await runOperation(program, [...before, ...args], { ...request, env: { ...placement.env, ...networkEnv(request), ...options.tar }, sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner) }, options);
   const criuLog = join(workDir, 'restore.log');
   const failure = (): StasisError => placement.failure() ?? explainFailure({
     what: `container ${id} could not be restored`, phase: 'restore', criuLog, runtimeLog: runtimeLog(workDir), stderr: result.stderr, status: result.status,

@@ -6,9 +6,10 @@ import { TASK_ATTRIBUTES } from './task-attributes.ts';
 import type { Attribute } from './types.ts';
 
 /** Without what a reading room knows of it. */
-function plain({ name, meaning, keeper, noted, afterwards, untold, finding }: Attribute): Attribute {
+function plain({ name, meaning, keeper, noted, afterwards, untold, instead, finding }: Attribute): Attribute {
   return {
     name, meaning, keeper, ...(noted && { noted }), ...(afterwards && { afterwards }), ...(untold && { untold }),
+    ...(instead !== undefined && { instead }),
     ...(finding !== undefined && { finding }),
   };
 }

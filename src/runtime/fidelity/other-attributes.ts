@@ -16,8 +16,11 @@ export const UNTOLD_ATTRIBUTES: readonly Attribute[] = [
   untold('parent-death-signal', 'signal that it gets when its parent ends'),
   untold('child-subreaper', 'whether orphans below it become its children'),
   untold('interval-timers', 'timers of setitimer'),
+  {
+    name: 'file-attributes', meaning: 'extended attributes, ACLs and file capabilities of files in a tmpfs', keeper: 'kept',
+    untold: true, instead: 'what tar could not set is a difference',
+  },
   lost('landlock', 'what Landlock forbids it'),
   lost('socket-options', 'options of sockets that CRIU does not know'),
-  lost('file-attributes', 'extended attributes, ACLs and file capabilities of files in a tmpfs'),
   lost('cgroup-settings', 'limits of cgroups below the container\'s'),
 ];

@@ -17,6 +17,8 @@ export interface Attribute {
   readonly afterwards?: true;
   /** Only the process itself can ask for it: it is in no record, and cannot be compared. */
   readonly untold?: true;
+  /** Of one that is in no record: how a difference is found nevertheless. */
+  readonly instead?: string;
   /** Of what is lost: the kind of preflight's finding that says so before a checkpoint (docs/LIMITS.md). */
   readonly finding?: string;
 }

@@ -9,6 +9,7 @@ import { O_PATH, isGone, openConfined } from '../../host/tree-calls.ts';
 import type { Finding } from '../types.ts';
 import { isBindMount } from '../spec.ts';
 import { printable } from '../text.ts';
+import { TAR_ATTRIBUTES } from '../toolchain.ts';
 import { descriptorsOf, fatal, lost, who, type ProcessView, type Scene } from './findings.ts';
 import { AGAIN } from './waiting-checks.ts';
 
@@ -154,13 +155,14 @@ function attributesBelow(root: number, budget: { left: number }): string | undef
   }
 }
 
-/** Mounted by the container or by its runtime, not bound from the node: CRIU packs these with tar, which leaves attributes out. */
-export function checkFileAttributes({ container, mounts }: Scene): Finding[] {
+/** Mounted by the container or by its runtime, not bound from the node: CRIU packs these with tar, and not every tar keeps attributes. */
+export function checkFileAttributes({ container, mounts, toolchain }: Scene): Finding[] {
+  if (toolchain.features[TAR_ATTRIBUTES] === true) return [];
   const bound = new Set((container.spec.mounts ?? []).filter(isBindMount).map(({ destination }) => destination));
   const budget = { left: MAX_ENTRIES };
   return mounts.filter(({ fsType, root, mountPoint }) => fsType === 'tmpfs' && root === '/' && mountPoint !== '/' && !bound.has(mountPoint)).flatMap(({ id, mountPoint }) => {
     const found = withinRoot(container.pid, mountPoint, (fd) => (statOpen(fd)?.mountId === id ? attributesBelow(fd, budget) : undefined));
-    return found === undefined ? [] : [lost(`what stands beside the files of ${printable(mountPoint)} (extended attributes, ACLs, file capabilities, as of ${printable(mountPoint + found)})`, 'keep such files on the root file system or on a volume: CRIU saves a tmpfs without its attributes')];
+    return found === undefined ? [] : [lost(`what stands beside the files of ${printable(mountPoint)} (extended attributes, ACLs, file capabilities, as of ${printable(mountPoint + found)})`, 'install GNU tar with support for extended attributes and ACLs, which criu packs a tmpfs with; or keep such files on the root file system or on a volume')];
   });
 }
 
