@@ -1,7 +1,7 @@
 /** The open descriptors of a process, in words that are the same after a restore. */
 import { createHash } from 'node:crypto';
 import { constants, readdirSync, readlinkSync } from 'node:fs';
-import { readProc } from '../../host/proc.ts';
+import { readNamespaces, readProc } from '../../host/proc.ts';
 
 /** More in one process are counted and hashed: nobody reads a list of them. */
 const MAX_LISTED = 256;
@@ -38,6 +38,7 @@ export class Descriptors {
   readonly #numbers = new Map<string, number>();
   /** What the container was started with: the runtime gives it other pipes, or a file, at each restore. */
   readonly #given: ReadonlySet<string>;
+  readonly #node = readNamespaces(1);
   #read = 0;
 
   constructor(init: number) {
@@ -65,17 +66,25 @@ export class Descriptors {
     if (this.#given.has(target)) return `${fd} given by the runtime`;
     const offset = target.startsWith('/') && !target.startsWith('/dev/')
       ? ` at ${/^pos:\s*(\d+)/m.exec(info)?.[1] ?? ''}` : '';
-    return `${fd} ${this.#name(target)} 0${flags}${offset}`;
+    return `${fd} ${this.#name(pid, target)} 0${flags}${offset}`;
   }
 
-  #name(target: string): string {
+  #name(pid: number, target: string): string {
     if (/^(pipe|socket):\[/.test(target)) {
       const known = this.#numbers.get(target) ?? this.#numbers.size + 1;
       this.#numbers.set(target, known);
       return target.replace(/:.*/, ` ${known}`);
     }
+    const [, namespace] = /^(\w+):\[\d+\]$/.exec(target) ?? [];
+    if (namespace !== undefined) return `${namespace} namespace ${this.#whose(pid, target)}`;
     // CRIU gives a deleted file another name while it is linked again; a memory file keeps its own.
     return target.endsWith(' (deleted)') && !target.startsWith('/memfd:') ? '(deleted)' : target;
+  }
+
+  /** A namespace that is open, by its link in /proc/PID/ns: its number is another one after a restore. */
+  #whose(pid: number, target: string): string {
+    if (Object.values(readNamespaces(pid)).includes(target)) return 'of its own';
+    return Object.values(this.#node).includes(target) ? 'of the node' : 'of others';
   }
 }
 
