@@ -7,6 +7,7 @@ import { endianness } from 'node:os';
 import koffi from 'koffi';
 import { invariant } from '../core/assert.ts';
 import { errnoCode } from '../core/errors.ts';
+import { insideNamespaces } from './in-namespaces.ts';
 import { duplicateDescriptors } from './libc.ts';
 import { Netlink, attributesOf } from './netlink.ts';
 import { statOpen } from './still-files.ts';
@@ -16,10 +17,12 @@ const libc = koffi.load('libc.so.6');
 const raw = {
   getxattr: libc.func('int64_t getxattr(const char* path, const char* name, void* value, size_t size)'),
   getsockopt: libc.func('int getsockopt(int fd, int level, int name, void* value, void* length)'),
+  socket: libc.func('int socket(int domain, int type, int protocol)'),
   ioctl: libc.func('int ioctl(int fd, unsigned long request, int argument)'),
   close: libc.func('int close(int fd)'),
 };
 
+const SOCK_CLOEXEC = 0o2000000;
 /** linux/sockios.h: a descriptor of the network namespace that a socket was made in. */
 const SIOCGSKNS = 0x894c;
 
@@ -77,7 +80,23 @@ export function socketOption(fd: number, level: number, name: number): number | 
   return (raw.getsockopt(fd, level, name, value, length) as number) === 0 ? value.readInt32LE(0) : undefined;
 }
 
-/** The same for an option that answers some 32-bit words; empty when the socket does not know it. */
+const answer = Buffer.alloc(16);
+const answerLength = Buffer.alloc(4);
+
+/** The first 16 bytes of whatever getsockopt(2) answers, to be compared; undefined when the socket does not know the option. */
+export function socketValue(fd: number, level: number, name: number): string | undefined {
+  answerLength.writeUInt32LE(answer.length);
+  if ((raw.getsockopt(fd, level, name, answer, answerLength) as number) !== 0) return undefined;
+  return answer.toString('latin1', 0, Math.min(answerLength.readUInt32LE(0), answer.length));
+}
+
+/** A new socket in the network namespace of a process; undefined when the kernel refuses it. */
+export function openSocket(pid: number, domain: number, type: number, protocol: number): number | undefined {
+  const fd = insideNamespaces(pid, ['net'], () => raw.socket(domain, type | SOCK_CLOEXEC, protocol) as number);
+  return fd < 0 ? undefined : fd;
+}
+
+/** The same as socketOption() for an option that answers some 32-bit words; empty when the socket does not know it. */
 export function socketWords(fd: number, level: number, name: number): number[] {
   const value = Buffer.alloc(256);
   const length = Buffer.alloc(4);

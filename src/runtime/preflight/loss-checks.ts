@@ -1,17 +1,14 @@
-/** What CRIU leaves out without a word: multicast memberships, attributes of files in memory, some options of sockets. */
+/** What CRIU leaves out without a word: multicast memberships, interfaces of networks, attributes of files in memory. */
 import { closeSync, constants, readdirSync } from 'node:fs';
-import { duplicateDescriptors } from '../../host/libc.ts';
 import { readProc } from '../../host/proc.ts';
 import { readNetworkTables } from '../../host/route-tables.ts';
-import { socketOption, socketWords } from '../../host/sockets.ts';
 import { attributesOf, statOpen, withinRoot } from '../../host/still-files.ts';
 import { O_PATH, isGone, openConfined } from '../../host/tree-calls.ts';
 import type { Finding } from '../types.ts';
 import { isBindMount } from '../spec.ts';
 import { printable } from '../text.ts';
 import { TAR_ATTRIBUTES } from '../toolchain.ts';
-import { descriptorsOf, fatal, lost, who, type ProcessView, type Scene } from './findings.ts';
-import { AGAIN } from './waiting-checks.ts';
+import { fatal, lost, type ProcessView, type Scene } from './findings.ts';
 
 /** Groups that the kernel joins by itself: all hosts, all routers, all snoopers (of a bridge), solicited nodes. */
 const KERNEL_GROUPS = /^(224\.0\.0\.([12]|106)|ff0[1-5]:0:0:0:0:0:0:([12]|6a)|ff02:0:0:0:0:1:ff.*)$/;
@@ -164,91 +161,4 @@ export function checkFileAttributes({ container, mounts, toolchain }: Scene): Fi
     const found = withinRoot(container.pid, mountPoint, (fd) => (statOpen(fd)?.mountId === id ? attributesBelow(fd, budget) : undefined));
     return found === undefined ? [] : [lost(`what stands beside the files of ${printable(mountPoint)} (extended attributes, ACLs, file capabilities, as of ${printable(mountPoint + found)})`, 'install GNU tar with support for extended attributes and ACLs, which criu packs a tmpfs with; or keep such files on the root file system or on a volume')];
   });
-}
-
-interface Option {
-  readonly name: string;
-  readonly level: number;
-  readonly option: number;
-  /** Values that a new socket has. */
-  readonly usual: readonly number[];
-}
-
-const IP = 0;
-const TCP = 6;
-const UDP = 17;
-const IPV6 = 41;
-const UDP_CORK = 1;
-const TCP_ULP = 31;
-
-/** Options that CRIU neither reads nor sets. */
-const LOST_OPTIONS: readonly Option[] = [
-  { name: 'TCP_USER_TIMEOUT', level: TCP, option: 18, usual: [0] },
-  { name: 'TCP_DEFER_ACCEPT', level: TCP, option: 9, usual: [0] },
-  { name: 'TCP_FASTOPEN', level: TCP, option: 23, usual: [0] },
-  { name: 'UDP_GRO', level: UDP, option: 104, usual: [0] },
-  { name: 'UDP_SEGMENT', level: UDP, option: 103, usual: [0] },
-  { name: 'IP_MULTICAST_TTL', level: IP, option: 33, usual: [1] },
-  { name: 'IP_MULTICAST_LOOP', level: IP, option: 34, usual: [1] },
-  { name: 'IP_MULTICAST_IF', level: IP, option: 32, usual: [0] },
-  { name: 'IPV6_MULTICAST_HOPS', level: IPV6, option: 18, usual: [1] },
-  { name: 'IPV6_MULTICAST_LOOP', level: IPV6, option: 19, usual: [1] },
-];
-
-/** Sockets that are asked; a copy of each is held for some microseconds. */
-const MAX_SOCKETS = 512;
-const SOL_SOCKET = 1;
-const SO_PROTOCOL = 38;
-
-/** Words of 32 groups that a netlink socket is a member of; CRIU knows the first one. */
-const SOL_NETLINK = 270;
-const NETLINK_LIST_MEMBERSHIPS = 9;
-const SO_DOMAIN = 39;
-const AF_NETLINK = 16;
-
-function judgeSocket(process: ProcessView, fd: number, copy: number): Finding[] {
-  if (socketOption(copy, SOL_SOCKET, SO_DOMAIN) === AF_NETLINK) {
-    const groups = socketWords(copy, SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS);
-    if (!groups.slice(1).some((word) => word !== 0)) return [];
-    return [fatal('socket', `${who(process)} listens to a netlink group above 32, descriptor ${fd}`, 'let the program leave that group, or end the monitor (ip monitor, udev)', process)];
-  }
-  const protocol = socketOption(copy, SOL_SOCKET, SO_PROTOCOL);
-  if (protocol !== TCP && protocol !== UDP) return [];
-  if (protocol === UDP && (socketOption(copy, UDP, UDP_CORK) ?? 0) !== 0) {
-    return [fatal('corked', `${who(process)} has a corked UDP socket open (UDP_CORK), descriptor ${fd}`, `${AGAIN}; a program that corks its socket for good must take UDP_CORK off`, process)];
-  }
-  if (protocol === TCP && (socketOption(copy, TCP, TCP_ULP) ?? 0) !== 0) {
-    return [fatal('socket', `${who(process)} has a TCP connection with a protocol in the kernel (TLS, TCP_ULP), descriptor ${fd}`, 'switch kernel TLS off in the program: CRIU would bring the connection back without its keys', process)];
-  }
-  // Level IP is meant for datagrams here: for TCP it says nothing about what is sent.
-  const changed = LOST_OPTIONS.filter(({ level, option, usual }) => (level === protocol || (protocol === UDP && (level === IP || level === IPV6)))
-    && !usual.includes(socketOption(copy, level, option) ?? usual[0]!));
-  if (changed.length === 0) return [];
-  return [lost(`${changed.map(({ name }) => name).join(', ')} of the socket of ${who(process)}, descriptor ${fd},`, 'let the program set the option again: after a restore the socket has the kernel\'s default', process)];
-}
-
-/** One finding for each process, kind and set of options. */
-export function checkSocketOptions(scene: Scene): Finding[] {
-  const findings: Finding[] = [];
-  const seen = new Set<string>();
-  let asked = 0;
-  for (const { process, fd, target } of descriptorsOf(scene, (name) => name.startsWith('socket:['))) {
-    if (seen.has(target) || asked >= MAX_SOCKETS) continue;
-    seen.add(target);
-    asked += 1;
-    let copy: number | undefined;
-    try {
-      [copy] = duplicateDescriptors(process.pid, [fd]);
-      if (copy === undefined) continue;
-      const [found] = judgeSocket(process, fd, copy);
-      const key = found?.message.replace(/descriptor \d+/, '') ?? '';
-      if (found !== undefined && !seen.has(key)) findings.push(found);
-      seen.add(key);
-    } catch {
-      // Gone, or the agent may not look: the dump tells.
-    } finally {
-      if (copy !== undefined) closeSync(copy);
-    }
-  }
-  return findings;
 }
