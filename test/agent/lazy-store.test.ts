@@ -6,7 +6,7 @@ import { join } from 'node:path';
 import { GetObjectCommand, ListObjectsV2Command, PutObjectCommand } from '@aws-sdk/client-s3';
 import type { StasisError } from '../../src/core/errors.ts';
 import { processAlive, readStat } from '../../src/host/proc.ts';
-import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent, type TestAgent } from '../support/agent.ts';
+import { assertClean, checkpoint, makeHome, oneAfterTheOther, removeHome, restore, startAgent, type TestAgent } from '../support/agent.ts';
 import { STALL, assertDead, ended, restoreLazily, withHeap, type Subject } from '../support/lazy-subject.ts';
 import { startBucket, type TestBucket } from '../support/s3-bucket.ts';
 import { startFaultProxy, type Fault, type FaultProxy } from '../support/s3-fault-proxy.ts';
@@ -17,6 +17,8 @@ const other = makeHome();
 const prefix = 'lazy';
 let bucket: TestBucket;
 let proxy: FaultProxy;
+
+const agents = oneAfterTheOther(() => home, () => onS3());
 
 before(async () => {
   bucket = await startBucket('lazy-test');
@@ -36,7 +38,8 @@ const onS3 = (): Record<string, string> => ({ ...bucket.agentEnvironment(prefix)
 
 let serial = 0;
 
-const withSubject = (mib: number, more: Record<string, string>, use: (subject: Subject) => Promise<void>): Promise<void> => withHeap(home, `lazy-s3-${(serial += 1)}`, checkedHeapArgs(mib), { ...onS3(), ...more }, use);
+const withSubject = (mib: number, failpoint: string, use: (subject: Subject) => Promise<void>): Promise<void> =>
+  withHeap(agents, `lazy-s3-${(serial += 1)}`, checkedHeapArgs(mib), failpoint, use);
 
 /** From now on reads of packs meet the fault, until it is taken back. */
 function fail(fault: Fault): { readonly met: () => number } {
@@ -59,7 +62,7 @@ async function until(what: string, holds: () => boolean): Promise<void> {
 const said = (agent: TestAgent, event: string): Record<string, unknown> | undefined => agent.log.findLast((entry) => entry['event'] === event);
 
 void test('auto: a quick store and little memory bring all at once, a slow store lets the program go first', { timeout: 120_000 }, async () => {
-  await withSubject(8, {}, async ({ agent, container, checkpoint: saved, output }) => {
+  await withSubject(8, '', async ({ agent, container, checkpoint: saved, output }) => {
     const quick = await restore(agent, saved, { lazy: 'auto' });
     assert.equal(quick.fillOperationId, undefined);
     assert.match(quick.lazyReason ?? '', /can come later, and the store gives .* a second: all is there in about/);
@@ -68,7 +71,7 @@ void test('auto: a quick store and little memory bring all at once, a slow store
     const again = await checkpoint(agent, container.id);
     // Another agent has not read anything yet: it measures.
     await agent.stop();
-    const fresh = await startAgent(home, onS3());
+    const fresh = await agents.now();
     fail('trickle');
     const restoring = restore(fresh, again.checkpoint, { lazy: 'auto' });
     await until('it does not decide', () => said(fresh, 'restore.laziness') !== undefined);
@@ -80,7 +83,6 @@ void test('auto: a quick store and little memory bring all at once, a slow store
     assert.equal((await ended(fresh, slow.fillOperationId)).state, 'succeeded');
     await waitForRounds(output);
     assertNothingWrong(output);
-    await fresh.stop();
   });
 });
 

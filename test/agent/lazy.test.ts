@@ -5,18 +5,19 @@ import { join } from 'node:path';
 import { after, test } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { listPids, processAlive, readProc, readStat } from '../../src/host/proc.ts';
-import { assertClean, checkpoint, makeHome, removeHome, restore, startAgent } from '../support/agent.ts';
+import { assertClean, checkpoint, makeHome, oneAfterTheOther, removeHome, restore } from '../support/agent.ts';
 import { startContainer } from '../support/containers.ts';
 import { STALL, assertDead, ended, restoreLazily, withHeap, type Subject } from '../support/lazy-subject.ts';
 import { assertNothingWrong, checkedHeapArgs, forkingHeapArgs, heapLines, looks, waitForLooks, waitForRounds } from '../support/workloads/checked-heap.ts';
 
 const home = makeHome();
+const agents = oneAfterTheOther(() => home);
 after(() => removeHome(home));
 
 let serial = 0;
 
-function withSubject(args: readonly string[], environment: Record<string, string>, use: (subject: Subject) => Promise<void>): Promise<void> {
-  return withHeap(home, `lazy-${(serial += 1)}`, args, environment, use);
+function withSubject(args: readonly string[], failpoint: string, use: (subject: Subject) => Promise<void>): Promise<void> {
+  return withHeap(agents, `lazy-${(serial += 1)}`, args, failpoint, use);
 }
 
 function killHard(pid: number): void {
@@ -28,7 +29,7 @@ function killHard(pid: number): void {
 }
 
 void test('a heap is whole while it is filled, and cannot be checkpointed meanwhile', { timeout: 120_000 }, async () => {
-  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+  await withSubject(checkedHeapArgs(32), STALL, async (subject) => {
     const { agent, container, output } = subject;
     const result = await restoreLazily(subject);
     await assert.rejects(checkpoint(agent, container.id), { code: 'NOT_CHECKPOINTABLE' });
@@ -50,6 +51,7 @@ void test('what was touched first comes with the eager pages the next time', { t
   await withSubject(checkedHeapArgs(64, 64, 256), STALL, async (subject) => {
     const { agent, container, output } = subject;
     const lazyBytes: number[] = [];
+    const said = agent.log.length;
     for (let turn = 0; turn < 2; turn += 1) {
       const result = await restoreLazily(subject);
       lazyBytes.push(result.lazyBytes);
@@ -58,7 +60,7 @@ void test('what was touched first comes with the eager pages the next time', { t
       assertNothingWrong(output);
       await checkpoint(agent, container.id);
     }
-    const faults = agent.log.filter(({ event }) => event === 'fill.finished').map((entry) => Number(entry['faults']));
+    const faults = agent.log.slice(said).filter(({ event }) => event === 'fill.finished').map((entry) => Number(entry['faults']));
     assert.ok(faults[0]! > 0, 'the program never waited for a page');
     // How many faults that spares depends on the machine: scripts/bench --only lazy measures it.
     assert.ok(lazyBytes[1]! < lazyBytes[0]!, `lazy bytes: ${lazyBytes.join(', ')}; faults: ${faults.join(', ')}`);
@@ -78,7 +80,7 @@ const victims: Readonly<Record<string, (subject: Subject) => readonly number[]>>
 for (const [name, find] of Object.entries(victims)) {
   for (const afterMs of name === 'criu lazy-pages' || name === 'the agent' ? [0, 500] : [500]) {
     void test(`kill -9 of ${name} after ${afterMs} ms: no wrong page is ever seen`, { timeout: 120_000 }, async () => {
-      await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+      await withSubject(checkedHeapArgs(32), STALL, async (subject) => {
         const { agent, container, output } = subject;
         const result = await restoreLazily(subject);
         const pidStart = readStat(result.pid)?.startTime ?? 0;
@@ -110,18 +112,17 @@ for (const [name, find] of Object.entries(victims)) {
 
 /** The next agent finds nothing alive, and the container can be restored again. */
 async function recovered({ checkpoint: saved, container, output }: Subject): Promise<void> {
-  const agent = await startAgent(home);
+  const agent = await agents.now();
   assert.deepEqual(readdirSync(join(home.run, 'fills')), []);
   await assertClean(agent);
   const again = await restoreLazily({ agent, checkpoint: saved });
   assert.equal((await ended(agent, again.fillOperationId)).state, 'succeeded');
   await waitForRounds(output);
   await checkpoint(agent, container.id);
-  await agent.stop();
 }
 
 void test('damage of the store ends the container, with the reason', { timeout: 120_000 }, async () => {
-  await withSubject(checkedHeapArgs(128), STALL, async (subject) => {
+  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
     const { agent, output } = subject;
     const packs = join(home.state, 'repository/packs');
     const result = await restoreLazily(subject);
@@ -136,7 +137,7 @@ void test('damage of the store ends the container, with the reason', { timeout: 
 });
 
 void test('cancelling the fill ends the container', { timeout: 120_000 }, async () => {
-  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+  await withSubject(checkedHeapArgs(32), STALL, async (subject) => {
     const { agent, output } = subject;
     const result = await restoreLazily(subject);
     const pidStart = readStat(result.pid)?.startTime ?? 0;
@@ -149,7 +150,7 @@ void test('cancelling the fill ends the container', { timeout: 120_000 }, async 
 });
 
 void test('a container that ends while it is filled is no failure of ours', { timeout: 120_000 }, async () => {
-  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+  await withSubject(checkedHeapArgs(32), STALL, async (subject) => {
     const { agent } = subject;
     const result = await restoreLazily(subject);
     process.kill(result.pid, 'SIGKILL');
@@ -159,7 +160,7 @@ void test('a container that ends while it is filled is no failure of ours', { ti
 });
 
 void test('two clones of one checkpoint fill at the same time', { timeout: 120_000 }, async () => {
-  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+  await withSubject(checkedHeapArgs(32), STALL, async (subject) => {
     const { agent, output } = subject;
     const names = ['lazy-clone-a', 'lazy-clone-b'];
     const results = await Promise.all(names.map((container) => restoreLazily(subject, { clone: true, container })));
@@ -177,7 +178,7 @@ void test('two clones of one checkpoint fill at the same time', { timeout: 120_0
 });
 
 void test('an agent that is asked to stop lets the fill end first', { timeout: 120_000 }, async () => {
-  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+  await withSubject(checkedHeapArgs(32), STALL, async (subject) => {
     const { agent, container, output } = subject;
     const result = await restoreLazily(subject);
     const pidStart = readStat(result.pid)?.startTime ?? 0;
@@ -186,30 +187,28 @@ void test('an agent that is asked to stop lets the fill end first', { timeout: 1
     assert.equal(processAlive(result.pid, pidStart), true);
     await waitForRounds(output);
     assertNothingWrong(output);
-    const next = await startAgent(home);
+    const next = await agents.now();
     await assertClean(next);
     await checkpoint(next, container.id);
-    await next.stop();
   });
 });
 
 void test('when all who watch are killed at once, the next agent ends the container', { timeout: 120_000 }, async () => {
-  await withSubject(checkedHeapArgs(64), STALL, async (subject) => {
+  await withSubject(checkedHeapArgs(32), STALL, async (subject) => {
     const { agent } = subject;
     const result = await restoreLazily(subject);
     const pidStart = readStat(result.pid)?.startTime ?? 0;
     await delay(500);
     for (const pid of [agent.pid, ...helper('stasis-lazy-guard'), ...helper('lazy-pages\0--page-server')]) killHard(pid);
     await agent.exited;
-    const next = await startAgent(home);
+    const next = await agents.now();
     await assertDead(result.pid, pidStart);
     await assertClean(next);
-    await next.stop();
   });
 });
 
 void test('children that are forked while it fills see whole memory', { timeout: 120_000 }, async () => {
-  await withSubject(forkingHeapArgs(64), STALL, async (subject) => {
+  await withSubject(forkingHeapArgs(32), STALL, async (subject) => {
     const { agent, container, output } = subject;
     const result = await restoreLazily(subject);
     await waitForLooks(output, looks(output));
@@ -221,7 +220,8 @@ void test('children that are forked while it fills see whole memory', { timeout:
 });
 
 void test('crun cannot be lazy: asked for it refuses, auto goes the eager way', { timeout: 60_000 }, async () => {
-  const agent = await startAgent(home);
+  const agent = await agents.now();
+  agent.arm('');
   const container = await startContainer({ runtime: 'crun', id: 'lazy-crun', args: checkedHeapArgs(8) });
   try {
     await waitForLooks(container.outputFile, 50);
@@ -232,6 +232,5 @@ void test('crun cannot be lazy: asked for it refuses, auto goes the eager way', 
     assert.ok(heapLines(container.outputFile).length > 0 && readFileSync(`/proc/${result.pid}/stat`).length > 0);
   } finally {
     await container.stop();
-    await agent.stop();
   }
 });

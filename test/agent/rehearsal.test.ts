@@ -6,15 +6,19 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { existsSync, readFileSync, readdirSync, truncateSync } from 'node:fs';
 import { join } from 'node:path';
-import { after, afterEach, before, describe, it } from 'node:test';
+import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { readMountinfo } from '../../src/host/mountinfo.ts';
 import { listPids, readStat } from '../../src/host/proc.ts';
-import { assertClean, atFailpoint, checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome, type TestAgent } from '../support/agent.ts';
+import {
+  assertClean, atFailpoint, checkpoint, checkpointIds, makeHome, oneAfterTheOther, removeHome, restore, type AgentHome, type TestAgent,
+} from '../support/agent.ts';
 import { startCounter, type Counter } from '../support/counter.ts';
 import { killIfThere } from '../support/victim.ts';
 
 let home: AgentHome;
+
+const agents = oneAfterTheOther(() => home);
 
 before(() => {
   home = makeHome();
@@ -22,7 +26,11 @@ before(() => {
 
 after(() => removeHome(home));
 
-afterEach(endAgents);
+async function armed(failpoint: string): Promise<TestAgent> {
+  const agent = await agents.now();
+  agent.arm(failpoint);
+  return agent;
+}
 
 function sessions(): number[] {
   const directory = join(home.run, 'rehearsals');
@@ -84,7 +92,7 @@ for (const runtime of ['runc', 'crun'] as const) {
     after(() => counter.stop());
 
     void it('the first stop of a lineage is rehearsed, and the container comes back', async () => {
-      agent = await startAgent(home);
+      agent = await armed('');
       const stopped = await checkpoint(agent, counter.id);
       assert.equal(stopped.rehearsal?.done, true, stopped.rehearsal?.reason);
       assert.ok(agent.log.some(({ event }) => event === 'checkpoint.rehearsed'));
@@ -93,11 +101,10 @@ for (const runtime of ['runc', 'crun'] as const) {
       await counter.assertCounting();
       const detail = await agent.client.inspectCheckpoint({ checkpoint: stopped.checkpoint }, { signal: undefined });
       assert.equal((JSON.parse(detail.descriptionJson) as { rehearsal?: { done: boolean } }).rehearsal?.done, true);
-      assert.equal(await agent.stop(), 0);
     });
 
     void it('auto: not one that is left running, and no stop like the one before; never: none; always: every one', async () => {
-      agent = await startAgent(home);
+      agent = await armed('');
       const running = await checkpoint(agent, counter.id, { leaveRunning: true });
       assert.match(running.rehearsal?.reason ?? '', /left running/);
       const always = await checkpoint(agent, counter.id, { leaveRunning: true, rehearsal: 'always' });
@@ -111,11 +118,10 @@ for (const runtime of ['runc', 'crun'] as const) {
       assert.match(second.rehearsal?.reason ?? '', /nothing that matters has changed/);
       await counter.adopt(await restore(agent, second.checkpoint));
       await counter.assertCounting();
-      assert.equal(await agent.stop(), 0);
     });
 
     void it('images that cannot be restored: the container goes on, with the cause', async () => {
-      agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: 'checkpoint.rehearse=stop' });
+      agent = await armed('checkpoint.rehearse=stop');
       const before = await checkpointIds(agent);
       const failed = rejection(checkpoint(agent, counter.id, { rehearsal: 'always' }));
       await atFailpoint(agent, () => {
@@ -128,11 +134,10 @@ for (const runtime of ['runc', 'crun'] as const) {
       assert.deepEqual(await checkpointIds(agent), before);
       await assertNothingLeft();
       await assertClean(agent);
-      assert.equal(await agent.stop(), 0);
     });
 
     void it('a cancel in the middle lets the container go on at once', async () => {
-      agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: 'checkpoint.rehearse.rebuilt=sleep 20000' });
+      agent = await armed('checkpoint.rehearse.rebuilt=sleep 20000');
       const failed = rejection(checkpoint(agent, counter.id, { rehearsal: 'always', operationId: `cancel-${runtime}` }));
       const session = await rebuilt();
       assert.ok(actors(session, 'criu').length > 0);
@@ -141,7 +146,6 @@ for (const runtime of ['runc', 'crun'] as const) {
       await counter.assertCounting();
       await assertNothingLeft();
       await assertClean(agent);
-      assert.equal(await agent.stop(), 0);
     });
 
     for (const prey of ['criu', runtime, 'agent', 'guard'] as const) {
@@ -151,7 +155,7 @@ for (const runtime of ['runc', 'crun'] as const) {
 }
 
 async function strike(counter: Counter, prey: string): Promise<void> {
-  let agent = await startAgent(home, { STASIS_TESTING_FAILPOINT: 'checkpoint.rehearse.rebuilt=sleep 2000' });
+  let agent = await armed('checkpoint.rehearse.rebuilt=sleep 2000');
   const known = await checkpointIds(agent);
   const outcome = checkpoint(agent, counter.id, { rehearsal: 'always' }).then(({ checkpoint: id }) => id, () => undefined);
   const session = await rebuilt();
@@ -165,12 +169,11 @@ async function strike(counter: Counter, prey: string): Promise<void> {
     for (let waited = 0; waited < 10_000 && actors(session).length > 0; waited += 20) await delay(20);
     assert.deepEqual(actors(session), []);
     await counter.assertCounting();
-    agent = await startAgent(home);
+    agent = await agents.now();
   }
   if (made === undefined) assert.deepEqual(await checkpointIds(agent), known);
   else await counter.adopt(await restore(agent, made));
   await counter.assertCounting();
   await assertNothingLeft();
   await assertClean(agent);
-  assert.equal(await agent.stop(), 0);
 }

@@ -1,11 +1,10 @@
 /** The agent on a bucket: checkpoint, verify, restore, delete; killed before and after the commit; a store that goes away. */
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, it } from 'node:test';
-import { CHECKPOINT_STEPS } from '../../src/agent/checkpoint/checkpoint.ts';
 import { processAlive } from '../../src/host/proc.ts';
 import { codeOf } from '../repository/support.ts';
 import { bucket, createBucket, testStore, useTestCredentials } from '../repository/s3/setup.ts';
-import { checkpoint, checkpointIds, endAgents, makeHome, removeHome, restore, startAgent, type AgentHome } from '../support/agent.ts';
+import { checkpoint, checkpointIds, makeHome, oneAfterTheOther, removeHome, restore, type AgentHome } from '../support/agent.ts';
 import { startCounter, type Counter } from '../support/counter.ts';
 import { startRadosgw, type Radosgw } from '../support/radosgw.ts';
 import { startFaultProxy, type FaultProxy } from '../support/s3-fault-proxy.ts';
@@ -16,6 +15,11 @@ let server: Radosgw;
 let proxy: FaultProxy;
 let home: AgentHome;
 let counter: Counter;
+
+const agents = oneAfterTheOther(() => home, () => ({
+  STASIS_REPOSITORY_S3_BUCKET: bucket, STASIS_REPOSITORY_S3_PREFIX: prefix, STASIS_REPOSITORY_S3_ENDPOINT: proxy.endpoint,
+  STASIS_REPOSITORY_S3_PATIENCE: '3s',
+}));
 
 before(async () => {
   useTestCredentials();
@@ -33,13 +37,8 @@ after(async () => {
   await server?.[Symbol.asyncDispose]();
 });
 
-afterEach(async () => {
+afterEach(() => {
   proxy.decide = () => undefined;
-  await endAgents();
-});
-
-const agentOnS3 = (more: Record<string, string> = {}): ReturnType<typeof startAgent> => startAgent(home, {
-  STASIS_REPOSITORY_S3_BUCKET: bucket, STASIS_REPOSITORY_S3_PREFIX: prefix, STASIS_REPOSITORY_S3_ENDPOINT: proxy.endpoint, STASIS_REPOSITORY_S3_PATIENCE: '3s', ...more,
 });
 
 /** Fences stay after a failure, against a put that comes late. */
@@ -53,7 +52,7 @@ async function objects(): Promise<string[]> {
 
 void describe('the agent on a bucket', () => {
   void it('saves, verifies, brings back and deletes', async () => {
-    const agent = await agentOnS3();
+    const agent = await agents.now();
     const saved = await checkpoint(agent, counter.id);
     assert.equal(processAlive(counter.pid, counter.pidStart), false);
     assert.deepEqual(await checkpointIds(agent), [saved.checkpoint]);
@@ -64,35 +63,34 @@ void describe('the agent on a bucket', () => {
     await counter.assertCounting();
     await agent.client.deleteCheckpoint({ checkpoint: saved.checkpoint, reason: 'test' }, { signal: undefined });
     assert.deepEqual(await objects(), []);
-    assert.equal(await agent.stop(), 0);
   });
 
   void it('tries its store when asked', async () => {
-    const agent = await agentOnS3();
+    const agent = await agents.now();
     const report = await agent.client.probeStore({}, { signal: undefined });
     assert.equal(report.usable, true, JSON.stringify(report.checks));
     assert.equal(report.store, `s3:${bucket}/${prefix}`);
-    assert.equal(await agent.stop(), 0);
   });
 
-  for (const step of CHECKPOINT_STEPS) {
-    void it(`killed at ${step}: the container runs, the bucket is clean, the next checkpoint works`, async () => {
-      const dying = await agentOnS3({ STASIS_TESTING_FAILPOINT: `checkpoint.${step}=kill` });
+  // Around what a checkpoint writes to its store: faults.test.ts goes through all steps.
+  for (const place of ['dump.after', 'seal', 'seal.after', 'commit.manifest', 'commit.after', 'finish']) {
+    void it(`killed at ${place}: the container runs, the bucket is clean, the next checkpoint works`, async () => {
+      const dying = await agents.now();
+      dying.arm(`checkpoint.${place}=kill`);
       await checkpoint(dying, counter.id, { leaveRunning: true }).catch(() => undefined);
       await dying.exited;
-      const agent = await agentOnS3();
+      const agent = await agents.now();
       await counter.assertCounting();
       const ids = await checkpointIds(agent);
       if (ids.length === 0) assert.deepEqual(await objects(), []);
       ids.push((await checkpoint(agent, counter.id, { leaveRunning: true })).checkpoint);
       for (const id of ids) await agent.client.deleteCheckpoint({ checkpoint: id, reason: 'test' }, { signal: undefined });
       assert.deepEqual(await objects(), []);
-      assert.equal(await agent.stop(), 0);
     });
   }
 
   void it('a store that goes away: the checkpoint fails clearly, the container runs on, nothing is visible, the agent goes on', async () => {
-    const agent = await agentOnS3();
+    const agent = await agents.now();
     proxy.decide = ({ method }) => (method === 'PUT' ? 'slow-down' : undefined);
     const error = await checkpoint(agent, counter.id).then(() => undefined, (thrown: unknown) => thrown);
     assert.equal(codeOf(error), 'STORE_UNAVAILABLE');
@@ -102,6 +100,5 @@ void describe('the agent on a bucket', () => {
     assert.deepEqual(await objects(), []);
     const saved = await checkpoint(agent, counter.id, { leaveRunning: true });
     await agent.client.deleteCheckpoint({ checkpoint: saved.checkpoint, reason: 'test' }, { signal: undefined });
-    assert.equal(await agent.stop(), 0);
   });
 });

@@ -108,8 +108,12 @@ export async function startAgent(home: AgentHome, env: Record<string, string> = 
   };
 }
 
+export interface Agents {
+  now(): Promise<TestAgent>;
+}
+
 /** Agents of a suite or file, of which one is there at a time: `now` starts the next when the last one has died. */
-export function oneAfterTheOther(home: () => AgentHome): { now(): Promise<TestAgent> } {
+export function oneAfterTheOther(home: () => AgentHome, env: () => Record<string, string> = () => ({})): Agents {
   let agent: TestAgent | undefined;
   let dead = true;
   after(async () => {
@@ -118,7 +122,7 @@ export function oneAfterTheOther(home: () => AgentHome): { now(): Promise<TestAg
   return {
     now: async () => {
       if (agent !== undefined && !dead) return agent;
-      const next = await startAgent(home());
+      const next = await startAgent(home(), env());
       dead = false;
       void next.exited.then(() => {
         dead = true;

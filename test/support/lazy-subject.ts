@@ -4,7 +4,7 @@ import { join } from 'node:path';
 import { setTimeout as delay } from 'node:timers/promises';
 import { processAlive } from '../../src/host/proc.ts';
 import type { Operation, RestoreRequest, RestoreResult } from '../../src/rpc/api.ts';
-import { checkpoint, endAgents, restore, startAgent, type AgentHome, type TestAgent } from './agent.ts';
+import { checkpoint, restore, type Agents, type TestAgent } from './agent.ts';
 import { startContainer, type TestContainer } from './containers.ts';
 import { waitForLooks } from './workloads/checked-heap.ts';
 
@@ -20,20 +20,21 @@ export interface Subject {
 }
 
 /** In the middle of the fill no page comes for a while: whoever touches a missing one waits. */
-export const STALL = { STASIS_TESTING_FAILPOINT: 'fill.answer:30=sleep 3000' };
+export const STALL = 'fill.answer:30=sleep 3000';
 
-/** A heap program that was checkpointed, ready to be restored. The agent may be ended by the test. */
-export async function withHeap(home: AgentHome, id: string, args: readonly string[], environment: Record<string, string>, use: (subject: Subject) => Promise<void>): Promise<void> {
-  const agent = await startAgent(home, environment);
+/** A heap program that was checkpointed, ready to be restored with this failpoint. The agent may be ended by the test. */
+export async function withHeap(
+  agents: Agents, id: string, args: readonly string[], failpoint: string, use: (subject: Subject) => Promise<void>,
+): Promise<void> {
+  const agent = await agents.now();
   const container = await startContainer({ runtime: 'runc', id, args });
   try {
     await waitForLooks(container.outputFile, 50);
     const { checkpoint: saved } = await checkpoint(agent, id);
-    await use({ agent, container, checkpoint: saved, output: join(home.state, 'output', `${id}.stdout.log`) });
-    await agent.stop();
+    agent.arm(failpoint);
+    await use({ agent, container, checkpoint: saved, output: join(agent.home.state, 'output', `${id}.stdout.log`) });
   } finally {
     await container.stop();
-    await endAgents();
   }
 }
 
