@@ -6,7 +6,7 @@ import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { removeTree } from '../../host/files.ts';
 import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
 import type { OperationId } from '../../core/ids.ts';
-import { loadImages, readNetworkLock, type NetworkLockOfImages } from '../../image/criu/index.ts';
+import { loadImages, mendTimers, readNetworkLock, type NetworkLockOfImages } from '../../image/criu/index.ts';
 import type { WorkingSet } from '../../image/lazy/index.ts';
 import { loadTree, loadTreeMerged } from '../../image/tree/index.ts';
 import {
@@ -175,6 +175,7 @@ export class RestoreInProgress implements AsyncDisposable {
     writeFileSync(config, criuConfig({ timeoutSeconds: Math.ceil(agent.settings.operationDeadlineMs / 1000), ghostLimitBytes: agent.settings.ghostLimitBytes, tcpClose: plan.flags.tcpClose, actionScript: agent.settings.scripts.restoreHook }), { mode: 0o600 });
     const bundle = this.#bundle!.directory;
     await this.#expectLock(bundle);
+    await mendTimers(directories.images);
     if (filling !== undefined) this.#filled = undo.use(agent.fills.add(plan, { checkpoint: plan.request.checkpoint, totalBytes: filling.totalBytes, get filledBytes() { return filling.filledBytes; } }));
     const networkDirectory = prepareNetwork(plan.saved.kernel?.network, await readSpec(bundle), join(directories.work, 'network'));
     const restored = runtimeRestore({

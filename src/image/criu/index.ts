@@ -5,6 +5,7 @@ export { MemoryLayers } from './layers.ts';
 export { PE_PRESENT, pagesName } from './pagemap.ts';
 export { loadImages } from './load.ts';
 export { blockedSignals } from './blocked-signals.ts';
+export { mendTimers } from './timers.ts';
 export { readNetworkLock } from './network-lock.ts';
 export type { NetworkLockOfImages } from './network-lock.ts';
 export { parseDescriptors, summarizeImages } from './report.ts';
