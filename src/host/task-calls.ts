@@ -1,9 +1,10 @@
-/** System calls about tasks that Node.js does not offer: affinity, I/O priority, and whether there is Landlock. */
+/** System calls about tasks that Node.js does not offer: affinity, I/O priority, what two tasks share, and whether there is Landlock. */
 import { check, libc } from './libc.ts';
 
 const raw = {
   affinity: libc.func('int sched_setaffinity(int tid, size_t size, const void* mask)'),
   landlock: libc.func('long syscall(long number, const void* attributes, size_t size, uint32_t flags)'),
+  kcmp: libc.func('long syscall(long number, int pid1, int pid2, int type, unsigned long idx1, unsigned long idx2)'),
   ioprio: libc.func('long syscall(long number, int which, int who, int value)'),
 };
 
@@ -27,6 +28,18 @@ export function ioPriority(tid: number): number {
 
 export function setIoPriority(tid: number, value: number): void {
   check(raw.ioprio(SYS_IOPRIO_SET, IOPRIO_WHO_PROCESS, tid, value) as number, 'ioprio_set');
+}
+
+const SYS_KCMP = process.arch === 'arm64' ? 272 : 312;
+const KCMP = { memory: 1, descriptors: 2, places: 3 } as const;
+
+/**
+ * Whether two tasks have one address space, one table of descriptors, or one root, working directory and umask (kcmp(2)).
+ * Undefined: one of them is gone, or the kernel does not tell.
+ */
+export function share(what: keyof typeof KCMP, one: number, other: number): boolean | undefined {
+  const result = raw.kcmp(SYS_KCMP, one, other, KCMP[what], 0, 0) as number;
+  return result < 0 ? undefined : result === 0;
 }
 
 /** Of the kernel's interface; below 1 where it has none, or was started without. */

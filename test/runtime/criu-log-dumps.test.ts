@@ -47,6 +47,7 @@ const rows: readonly [log: string, kind: string, message: string, hint: RegExp][
   [[harmless, error('compel/src/lib/infect.c:323', "Can't dump the 6083 thread with a pending SIGTRAP."), error('compel/src/lib/infect.c:262', 'Unseizable non-zombie 6083 found, state S, err -1/10'), end].join('\n'), 'signal', 'thread 6083 has a SIGTRAP', /debugger/],
   [[harmless, error('criu/namespaces.c:739', "Can't dump nested time namespace for 5600"), error('criu/util.c:657', 'exited, status=1'), end].join('\n'), 'nested-namespace', 'process 5600', /sandbox/],
   [[harmless, error('criu/namespaces.c:460', "Can't dump nested user namespace for 5845"), error('criu/namespaces.c:754', "Can't make userns id"), end].join('\n'), 'nested-namespace', 'process 5845 has made a user namespace', /sandbox/],
+  [[harmless, error('criu/cr-dump.c:668', "Can't make VM id for 358"), end].join('\n'), 'thread', 'process 358 has its memory', /threads/],
   [[harmless, error('criu/tty.c:2281', 'tty: ctty inheritance detected sid/pgrp 9, no PTY peer with sid/pgrp needed'), end].join('\n'), 'tty', 'session 9 uses its terminal by /dev/tty', /without one/],
   [[harmless, error('criu/shmem.c:924', "Can't open 0/map_files/7f41a86ba000-7f41a86c1000 on procfs: No such file or directory"), error('criu/ipc_ns.c:533', 'Failed to write IPC namespace data'), end].join('\n'), 'shared-memory', 'mapped in parts', /shmat/],
 ];

@@ -21,6 +21,7 @@ import { namelessPlaces } from './nameless.ts';
 import { checkExamined, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkStoppedThreads, checkStuck, checkSwap, checkTraced } from './process-checks.ts';
 import { checkDeletedPrograms, checkPrograms } from './program-checks.ts';
 import { shapeOfScene } from './shape.ts';
+import { checkExitSignals, checkSharing, checkThreads } from './sharing-checks.ts';
 import { checkSessions } from './session-checks.ts';
 import { checkSockets } from './socket-checks.ts';
 import { checkSocketOptions } from './socket-options.ts';
@@ -45,7 +46,7 @@ const checks: readonly Check[] = [
   checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
   checkLandlock, checkPersonalities, checkInnerCgroups,
   checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced,
-  checkStoppedThreads, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems,
+  checkStoppedThreads, checkThreads, checkExitSignals, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems,
   checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];
@@ -80,7 +81,7 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
   }
   const watched = await checkWatches(scene, options.signal);
   const findings = [
-    ...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene),
+    ...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene), ...await checkSharing(scene),
     ...await checkDeviceNodes(scene, options.signal),
   ];
   return verdict(unique([...status, ...findings]), {
