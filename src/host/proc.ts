@@ -25,6 +25,8 @@ export interface ProcStat {
   /** Process group in the foreground of that terminal, -1 for none. */
   readonly foreground: number;
   readonly threads: number;
+  /** Processor time in clock ticks, with that of its children that have ended. */
+  readonly ticks: number;
   /** Clock ticks since boot; with the pid it names a process for ever. */
   readonly startTime: number;
 }
@@ -81,6 +83,7 @@ export function parseStat(text: string): ProcStat | undefined {
     tty: number(4),
     foreground: number(5),
     threads: number(17),
+    ticks: number(11) + number(12) + number(13) + number(14),
     startTime: number(19),
   };
 }

@@ -52,6 +52,16 @@ export function sessionLeader(sessionFile: string): number | undefined {
   return openSession(sessionFile)?.id;
 }
 
+/** Processor time in clock ticks of its members and of what these have started, in whatever session that is. */
+export function ticksUsed(sessionFile: string): number {
+  const session = openSession(sessionFile)?.id;
+  const all = listPids().flatMap((pid) => readStat(pid) ?? []);
+  const below = Map.groupBy(all, ({ ppid }) => ppid);
+  const found = new Set(all.filter((stat) => stat.session === session));
+  for (const { pid } of found) for (const child of below.get(pid) ?? []) found.add(child);
+  return [...found].reduce((sum, { ticks }) => sum + ticks, 0);
+}
+
 /** Whether the runtime, which leads its session, and criu both live. */
 export function runsCriu(sessionFile: string): boolean {
   const pids = sessionMembers(sessionFile);

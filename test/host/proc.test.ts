@@ -45,7 +45,7 @@ describe('proc', () => {
   it('is not fooled by names of programs', () => {
     fc.assert(fc.property(fc.string({ maxLength: 15 }).filter((name) => !name.includes('\0')), (comm) => {
       const stat = parseStat(`12 (${comm}) T 7 12 11 34816 12 4194304 1 2 3 4 5 6 7 8 20 0 3 0 9876 1 2 3`);
-      assert.deepEqual(stat, { pid: 12, comm, state: 'T', ppid: 7, group: 12, session: 11, tty: 34816, foreground: 12, threads: 3, startTime: 9876 });
+      assert.deepEqual(stat, { pid: 12, comm, state: 'T', ppid: 7, group: 12, session: 11, tty: 34816, foreground: 12, threads: 3, ticks: 26, startTime: 9876 });
     }), { verbose: true });
     assert.equal(parseStat('nonsense'), undefined);
     assert.equal(parseStat('1 (x) S 1'), undefined);

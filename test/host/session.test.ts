@@ -7,9 +7,9 @@ import { join } from 'node:path';
 import { after, afterEach, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
 import { fileURLToPath } from 'node:url';
-import { processAlive, readStat } from '../../src/host/proc.ts';
+import { listPids, processAlive, readStat } from '../../src/host/proc.ts';
 import { run } from '../../src/host/process.ts';
-import { killSession, runsCriu, sessionLeader, sessionMembers } from '../../src/host/session.ts';
+import { killSession, runsCriu, sessionLeader, sessionMembers, ticksUsed } from '../../src/host/session.ts';
 
 const guard = fileURLToPath(new URL('../../../deploy/libexec/stasis-guard', import.meta.url));
 
@@ -44,6 +44,15 @@ void describe('a session file', () => {
     await killSession(file);
     assert.deepEqual(sessionMembers(file), []);
     assert.equal(processAlive(leader, startTime), false);
+  });
+
+  void it('tells whether anything below it works, in whatever session', async () => {
+    const { leader } = await start('busy', 'setsid sh -c "while :; do :; done" &');
+    const before = ticksUsed(file);
+    for (let waited = 0; ticksUsed(file) === before && waited < 30_000; waited += 20) await delay(20);
+    const used = ticksUsed(file) - before;
+    for (const pid of listPids()) if (readStat(pid)?.ppid === leader) process.kill(pid, 'SIGKILL');
+    assert.ok(used > 0, 'no time is counted');
   });
 
   void it('of an older agent holds a number only', async () => {

@@ -115,7 +115,7 @@ describe('failures', () => {
       if (leftRunning) await remove(found.at, found.id, { force: true, signal: undefined });
       const id = parseContainerId(`fail-${runtime}-restored`);
       const directory = join('/srv', id);
-      const attempt = async (name: string, change: { hook?: string; abortAfterMs?: number; spoil?: () => void }): Promise<unknown> => {
+      const attempt = async (name: string, change: { hook?: string; abortAfterMs?: number; stillMs?: number; spoil?: () => void }): Promise<unknown> => {
         const bundle = await openBundle({ given: undefined, directory, id, spec: found.spec, rootfs: found.rootfs, volumes: [] });
         await bundle.mount();
         change.spoil?.();
@@ -123,7 +123,7 @@ describe('failures', () => {
         return restore({
           at: found.at, id, bundle: bundle.directory, imageDir: good.imageDir, workDir, criuConfig: config, operationId: name, pidFile: join(directory, 'pid'),
           flags: { ...flags, tcpClose: false }, stdout: join(directory, 'out'), stderr: join(directory, 'err'),
-        }, tools, { signal: change.abortAfterMs === undefined ? undefined : AbortSignal.timeout(change.abortAfterMs), timeoutMs: 20_000 });
+        }, tools, { signal: change.abortAfterMs === undefined ? undefined : AbortSignal.timeout(change.abortAfterMs), timeoutMs: change.stillMs ?? 20_000, whileStill: change.stillMs !== undefined });
       };
       const clean = (): void => {
         assert.deepEqual(leftovers(), []);
@@ -140,6 +140,10 @@ describe('failures', () => {
         await assert.rejects(attempt(`cut-${stage}`, { hook: script(`[ "$CRTOOLS_SCRIPT_ACTION" != ${stage} ] || sleep 60`), abortAfterMs: 700 }), { name: 'TimeoutError' });
         clean();
       }
+      const still = await failure(attempt('still', { hook: script('[ "$CRTOOLS_SCRIPT_ACTION" != setup-namespaces ] || sleep 60'), stillMs: 2000 }));
+      assert.equal(still.code, 'DEADLINE_EXCEEDED');
+      assert.match(still.message, /stood still for 2000 ms/);
+      clean();
       // The runtime is dead, and its criu, which would go on for ever, is in no cgroup of the container.
       const orphaned = await failure(attempt('orphan', { hook: script(`[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0
 for procs in /sys/fs/cgroup/cgroup.procs /sys/fs/cgroup/init/cgroup.procs /sys/fs/cgroup/*/cgroup.procs; do echo "$PPID" > "$procs"; done 2> /dev/null
@@ -155,7 +159,11 @@ sleep 60`) }));
       clean();
       writeFileSync(join(good.imageDir, 'pstree.img'), pstree);
 
-      await attempt('works', {});
+      // Slow, and not still.
+      const busy = script(`[ "$CRTOOLS_SCRIPT_ACTION" = post-restore ] || exit 0
+timeout 5 sh -c 'while :; do :; done'
+exit 0`);
+      await attempt('works', runtime === 'runc' ? { hook: busy, stillMs: 2000 } : {});
       await waitForOutput(join(directory, 'out'), (text) => numbers(text).length > 3);
       assert.equal((await failure(attempt('twice', {}))).code, 'CONTAINER_EXISTS');
       await remove(found.at, id, { force: true, signal: undefined, bundle: directory });

@@ -18,8 +18,8 @@ export interface TrialOptions {
   readonly combination: Combination;
 }
 
-/** Every program is saved within seconds; what takes longer hangs. */
-const FREEZE_BUDGET_MS = 30_000;
+/** Every program is saved within seconds, in an emulated machine within a minute; what takes longer hangs. */
+const FREEZE_BUDGET_MS = 120_000;
 const CLEANUP_TRIES = 3;
 
 type Outcome = Pick<Result, 'verdict' | 'detail'>;

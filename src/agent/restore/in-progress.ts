@@ -50,9 +50,9 @@ interface Finished {
 /** CRIU needs this much beyond the images themselves. */
 const MEMORY_MARGIN = 1.05;
 
-/** criu and the runtime, however slow the machine, for the smallest container. */
+/** So long criu and the runtime may stand still, waiting for the disk or for the agent, for the smallest container. */
 const RUNTIME_BASE_MS = 20_000;
-/** criu restores about 1 GB a second (docs/BENCHMARKS.md); a machine in trouble may take twenty times as long. */
+/** Memory that comes lazily they wait for: from a store in trouble at a twentieth of what criu restores otherwise. */
 const RUNTIME_BYTES_PER_MS = 50_000;
 
 /**
@@ -184,7 +184,7 @@ export class RestoreInProgress implements AsyncDisposable {
       cgroupNamespace: plan.saved.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false,
       ...outputFiles(agent, plan.id),
       lazyPages: filling !== undefined, imported: plan.description.imported !== undefined,
-    }, agent.toolchain, { signal, timeoutMs: runtimeDeadlineMs(plan), launcher: agent.settings.scripts.restore });
+    }, agent.toolchain, { signal, timeoutMs: runtimeDeadlineMs(plan), whileStill: true, launcher: agent.settings.scripts.restore });
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
     const made = restored.then(({ pid }) => {
       undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined }));

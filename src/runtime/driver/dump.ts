@@ -1,14 +1,14 @@
 /** A checkpoint through runc or crun. The caller has frozen the container, and holds the guard and the hook. */
 import { appendFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { longTimer } from '../../core/clock.ts';
+import { LONGEST_TIMER_MS, longTimer } from '../../core/clock.ts';
 import { StasisError } from '../../core/errors.ts';
 import { Freezer } from '../../host/cgroup.ts';
 import { readMountinfo } from '../../host/mountinfo.ts';
 import { processAlive } from '../../host/proc.ts';
 import { run } from '../../host/process.ts';
 import { RestoreGate } from '../../host/restore-gate.ts';
-import { criuUnnoticed, killSession } from '../../host/session.ts';
+import { criuUnnoticed, killSession, ticksUsed } from '../../host/session.ts';
 import type { Version } from '../toolchain.ts';
 import { noteStandardPipes, readStandardPipes } from '../standard-pipes.ts';
 import type { DumpRequest, DumpResult, RuntimeRoot, Toolchain } from '../types.ts';
@@ -20,6 +20,8 @@ import { tarEnvironment } from './tar.ts';
 export interface DriverOptions {
   readonly signal: AbortSignal | undefined;
   readonly timeoutMs: number;
+  /** `timeoutMs` counts only while nothing of it uses a processor: a slow node is no dead one. */
+  readonly whileStill?: boolean;
 }
 
 export function versionOf(at: RuntimeRoot, toolchain: Toolchain): Version {
@@ -63,10 +65,11 @@ export async function runOperation(file: string, args: readonly string[], reques
     killed ??= killSession(sessionFile, { traced: request.gateDirectory !== undefined }).then(request.sweep);
   };
   options.signal?.addEventListener('abort', kill, { once: true });
-  const deadline = longTimer(kill, options.timeoutMs);
+  const deadline = options.whileStill === true ? stillTimer(kill, sessionFile, options.timeoutMs) : longTimer(kill, options.timeoutMs);
   const watch = watchCriu(sessionFile, kill);
   try {
-    const result = await run(file, args, { ...options, env, cwd: request.workDir, detached: true, sessionFile });
+    const timeoutMs = options.whileStill === true ? LONGEST_TIMER_MS : options.timeoutMs;
+    const result = await run(file, args, { ...options, timeoutMs, env, cwd: request.workDir, detached: true, sessionFile });
     if (killed !== undefined && result.status !== 0 && !watch.fired) throw ended(file, options);
     // The end of a runtime that was killed is not the end of its criu. One that dumps must not be cut off: the guard knows how.
     if (result.status !== 0 && request.sweep !== undefined) kill();
@@ -101,9 +104,21 @@ function watchCriu(sessionFile: string, kill: () => void): { readonly timer: Nod
   return watch;
 }
 
-function ended(file: string, { signal, timeoutMs }: DriverOptions): unknown {
+const STILL_POLL_MS = 1000;
+
+function stillTimer(fire: () => void, sessionFile: string, timeoutMs: number): { clear(): void } {
+  let [ticks, since] = [-1, performance.now()];
+  const timer = setInterval(() => {
+    const now = ticksUsed(sessionFile);
+    if (now !== ticks) [ticks, since] = [now, performance.now()];
+    else if (performance.now() - since >= timeoutMs) fire();
+  }, Math.min(STILL_POLL_MS, timeoutMs));
+  return { clear: () => clearInterval(timer) };
+}
+
+function ended(file: string, { signal, timeoutMs, whileStill }: DriverOptions): unknown {
   if (signal?.aborted === true) return signal.reason;
-  return new StasisError('DEADLINE_EXCEEDED', `${file} did not finish within ${timeoutMs} ms`, { hint: 'raise the budget of the operation, or look at what the node is busy with' });
+  return new StasisError('DEADLINE_EXCEEDED', `${file} ${whileStill === true ? 'stood still for' : 'did not finish within'} ${timeoutMs} ms`, { hint: 'raise the budget of the operation, or look at what the node is busy with' });
 }
 
 /**
