@@ -20,8 +20,8 @@ const NLMSG_DONE = 3;
 const HEADER = 16;
 /** The kernel sends at most half of it at once. */
 const BUFFER_BYTES = 64 * 1024;
-/** NETLINK_ROUTE, NETLINK_SOCK_DIAG and NETLINK_NETFILTER. */
-const PROTOCOLS = { route: 0, 'sock-diag': 4, netfilter: 12 } as const;
+/** NETLINK_ROUTE, NETLINK_SOCK_DIAG, NETLINK_XFRM and NETLINK_NETFILTER. */
+const PROTOCOLS = { route: 0, 'sock-diag': 4, xfrm: 6, netfilter: 12 } as const;
 
 export class Netlink implements Disposable {
   readonly #fd: number;

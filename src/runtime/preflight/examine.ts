@@ -13,7 +13,7 @@ import { fatal, type Check, type Scene } from './findings.ts';
 import { checkProblems, checkSpecification, checkStatus, checkVersions } from './host-checks.ts';
 import { checkOwnLimits, checkProcessLimit } from './limit-checks.ts';
 import { checkBreakingLeases, checkLocks } from './lock-checks.ts';
-import { checkFileAttributes, checkMulticast, checkNetworkDevices } from './loss-checks.ts';
+import { checkFileAttributes, checkMulticast, checkNetworkDevices, checkNetworkExtras } from './loss-checks.ts';
 import { checkMappings, checkSharedSegments } from './mapping-checks.ts';
 import { checkHeadroom, estimateMemory } from './memory.ts';
 import { checkBindMounts, checkFileSystems, checkInnerOverlays, checkProc, checkSources, findVolumes } from './mount-checks.ts';
@@ -45,7 +45,8 @@ const checks: readonly Check[] = [
   checkSharedSegments, checkDeadLeaders, checkPendingTraps, checkSessions, checkNamespacesForChildren,
   checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
   checkLandlock, checkPersonalities, checkInnerCgroups,
-  checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkMulticast, checkFileAttributes, checkTraced,
+  checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkNetworkExtras, checkMulticast,
+  checkFileAttributes, checkTraced,
   checkStoppedThreads, checkThreads, checkExitSignals, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems,
   checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,

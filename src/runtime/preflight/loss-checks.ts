@@ -1,5 +1,6 @@
 /** What CRIU leaves out without a word: multicast memberships, interfaces of networks, attributes of files in memory. */
 import { closeSync, constants, readdirSync } from 'node:fs';
+import { readNetworkExtras, type NetworkExtras } from '../../host/network-extras.ts';
 import { readProc } from '../../host/proc.ts';
 import { readNetworkTables } from '../../host/route-tables.ts';
 import { attributesOf, statOpen, withinRoot } from '../../host/still-files.ts';
@@ -106,6 +107,33 @@ function several(interfaces: readonly Interface[]): string {
     `${printable(name)} (${kind === '' ? 'of the node' : printable(kind)})`
   ));
   return `${words.join(', ')}${more}`;
+}
+
+/** What a restore makes again is in put-back/network.ts. */
+export function checkNetworkExtras(scene: Scene): Finding[] {
+  const init = ownNetwork(scene);
+  if (init === undefined) return [];
+  const { neighbours, queueing, nextHops, ipsec } = readExtras(init.pid);
+  const own = 'the container\'s own network';
+  const path = 'give the container a network namespace with a path (as engines do)';
+  const hint = `let the program set it up again after a restore, or ${path}`;
+  const findings: Finding[] = [];
+  if (nextHops > 0) findings.push(fatal(
+    'network', `${own} has ${nextHops} next hop object${nextHops === 1 ? '' : 's'} (ip nexthop), which a restore cannot bring back`,
+    `write the next hops into the routes themselves and delete the objects, or ${path}`,
+  ));
+  if (neighbours > 0) findings.push(lost(`what somebody has written into the table of neighbours of ${own} (${neighbours}, ip neigh)`, hint));
+  if (queueing.length > 0) findings.push(lost(`the queueing in ${own} (tc: ${queueing.map(printable).join(', ')})`, hint));
+  if (ipsec > 0) findings.push(lost(`the IPsec set-up of ${own} (ip xfrm: ${ipsec} policies and states)`, hint));
+  return findings;
+}
+
+function readExtras(pid: number): NetworkExtras {
+  try {
+    return readNetworkExtras(pid);
+  } catch {
+    return { neighbours: 0, queueing: [], nextHops: 0, ipsec: 0 };
+  }
 }
 
 export function checkMulticast(scene: Scene): Finding[] {
