@@ -31,13 +31,13 @@ export function standardPipes({ descriptors, before, end, isExternal }: Look): [
   const held = new Set(descriptors.map(({ target }) => target));
   const now = [0, 1, 2].map((slot) => descriptors.find(({ fd }) => fd === slot)?.target ?? '');
   const [, out = '', err = ''] = now;
+  const isRedirected = [!isPipe(now[0] ?? ''), !areApart(out, err), !areApart(out, err)];
   // What was seen before helps where one is redirected now; it may have been redirected itself.
-  const apart = isPipe(out) && isPipe(err) && out !== err;
   const [stdin = '', stdout = '', stderr = ''] = now.map((target, slot) => {
     const earlier = before[slot] ?? '';
-    const redirected = slot === 0 ? !isPipe(target) : !apart;
-    return redirected && isPipe(earlier) && held.has(earlier) ? earlier : target;
+    return isRedirected[slot] === true && isPipe(earlier) && held.has(earlier) ? earlier : target;
   });
+  // In the order in which they were made.
   const elsewhere = (wanted: 'read' | 'write'): string[] => {
     const found = descriptors.filter(
       ({ fd, target }) => isPipe(target) && ![stdin, stdout, stderr].includes(target) && end(fd) === wanted
@@ -45,15 +45,20 @@ export function standardPipes({ descriptors, before, end, isExternal }: Look): [
     return [...new Set(found.map(({ target }) => target))].filter(isExternal).sort((a, b) => inode(a) - inode(b));
   };
   const input = isPipe(stdin) ? stdin : elsewhere('read')[0] ?? stdin;
-  if (isPipe(stdout) && isPipe(stderr) && stdout !== stderr) return [input, stdout, stderr];
-  const [first, second] = elsewhere('write');
-  if (first === undefined) return [input, stdout, stderr];
-  if (isPipe(stdout) && stdout === stderr) {
-    // One of two is on both. That of the standard output is most often made first; the kernel tells nothing better.
-    return inode(first) < inode(stdout) ? [input, first, stderr] : [input, stdout, first];
-  }
-  if (isPipe(stdout)) return [input, stdout, first];
-  return [input, first, isPipe(stderr) ? stderr : second ?? stderr];
+  return [input, ...(areApart(stdout, stderr) ? [stdout, stderr] as const : outputs(stdout, stderr, elsewhere('write')))];
+}
+
+function areApart(out: string, err: string): boolean {
+  return isPipe(out) && isPipe(err) && out !== err;
+}
+
+/** `spare`: pipes that the standard output or error may have been, the oldest first. */
+function outputs(out: string, err: string, [first, second]: readonly string[]): [string, string] {
+  if (first === undefined) return [out, err];
+  if (!isPipe(out)) return [first, isPipe(err) ? err : second ?? err];
+  if (!isPipe(err)) return [out, first];
+  // One of two is on both. That of the standard output is most often made first; the kernel tells nothing better.
+  return inode(first) < inode(out) ? [first, err] : [out, first];
 }
 
 function pipeEnd(pid: number, fd: number): 'read' | 'write' | undefined {
