@@ -45,6 +45,20 @@ describe('preflight of kinds', () => {
     });
   }
 
+  it('finds nothing that is lost of connections', async () => {
+    const program = 'import socket, time\nfor family, here in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):\n'
+      + '    l = socket.create_server((here, 4000), family=family); c = socket.create_connection((here, 4000)); a = l.accept(); globals()[here] = l, c, a\n'
+      + 'print("ready", flush=True)\ntime.sleep(1000)';
+    const container = await startContainer({ runtime: 'runc', id: 'preflight-kinds', args: ['/usr/bin/python3', '-c', `import subprocess\nsubprocess.check_call(["ip", "link", "set", "lo", "up"])\n${program}`], capabilities: ['CAP_NET_ADMIN'] });
+    try {
+      await waitForOutput(container.outputFile, (text) => text.includes('ready'));
+      const { findings } = await examine(await container.inspect(), tools, flags, { signal: undefined });
+      assert.deepEqual(findings.filter(({ kind }) => kind === 'lost').map(({ message }) => message), []);
+    } finally {
+      await container.stop();
+    }
+  });
+
   after(() => {
     assert.throws(() => execFileSync('runc', ['state', 'preflight-kinds'], { stdio: 'ignore' }));
   });

@@ -16,7 +16,7 @@ const [UDP_CORK, TCP_INFO, TCP_ULP] = [1, 11, 31];
 /** Words of 32 groups that a netlink socket is a member of; CRIU knows the first one. */
 const NETLINK_LIST_MEMBERSHIPS = 9;
 /** The first byte of tcp_info. */
-const TCP_LISTEN = 10;
+const [TCP_CLOSE, TCP_LISTEN] = [7, 10];
 
 type Options = Readonly<Record<string, number>>;
 
@@ -113,8 +113,11 @@ class NewSockets implements Disposable {
 function changedOptions(copy: number, kind: SocketKind, usual: NewSockets): string[] {
   const fresh = usual.like(kind);
   if (fresh === undefined) return [];
-  const listening = kind.protocol === TCP && (socketOption(copy, TCP, TCP_INFO) ?? 0) % 256 === TCP_LISTEN;
-  return optionsLost(kind, listening).flatMap(([level, options]) => Object.keys(options).filter((name) => {
+  const state = kind.protocol === TCP ? (socketOption(copy, TCP, TCP_INFO) ?? TCP_CLOSE) % 256 : TCP_CLOSE;
+  const isConnected = state !== TCP_CLOSE && state !== TCP_LISTEN;
+  return optionsLost(kind, state === TCP_LISTEN).flatMap(([level, options]) => Object.keys(options).filter((name) => {
+    // The kernel gives a connection that it accepts those of the first packet.
+    if (isConnected && name.includes('MULTICAST')) return false;
     const [now, was] = [copy, fresh].map((fd) => socketValue(fd, level, options[name]!));
     return now !== undefined && was !== undefined && now !== was;
   }));
