@@ -73,6 +73,14 @@ function cgroupView(pid: number): { own: boolean; mounts: string[]; self: string
 
 for (const runtime of ['runc', 'crun'] as const) {
   void describe(`a container of ${runtime}`, () => {
+    void it('that had none, as the runtimes make it on version 1, sees its own cgroups and no others', async () => {
+      const container = await start({ runtime, id: `unwalled-${runtime}`, args: LOOP, edit: (spec) => {
+        spec['linux'].namespaces = spec['linux'].namespaces.filter(({ type }: { type: string }) => type !== 'cgroup');
+      } });
+      const { before: was, after: is } = await cycles(container, cgroupView);
+      assert.deepEqual(is, [was, was]);
+    });
+
     void it('that had a cgroup namespace has its own again, rooted at its cgroup, and sees no other cgroup', async () => {
       const container = await start({ runtime, id: `walls-${runtime}`, args: LOOP, edit: withCgroupNamespace });
       const { before: was, after: is } = await cycles(container, cgroupView);

@@ -4,6 +4,7 @@ import { closeSync, constants, openSync } from 'node:fs';
 import { test } from 'node:test';
 import { ATTRIBUTES, compare, observe, type FidelityRecord } from '../../src/runtime/fidelity/index.ts';
 import { differencesInPlace } from '../../src/runtime/index.ts';
+import { labelOf } from '../../src/runtime/fidelity/task-attributes.ts';
 import { Descriptors } from '../../src/runtime/fidelity/descriptors.ts';
 import { fidelityRow, fidelityRows } from '../support/fidelity-rows.ts';
 
@@ -66,6 +67,13 @@ void test('who shares a namespace counts, not in which order the namespaces were
   assert.deepEqual(differs('a b a b', 'a a a a'), ['2', '4']);
   assert.deepEqual(differs('a b a b', 'a node a b'), ['2']);
   assert.deepEqual(differs('a b', 'a '), ['2']);
+});
+
+void test('labels are compared without what is the node\'s', () => {
+  assert.equal(labelOf('docker-default (enforce)\n'), 'docker-default');
+  assert.equal(labelOf('/usr/bin/a:b:c:d//x (complain)\n'), '/usr/bin/a:b:c:d//x');
+  assert.equal(labelOf('system_u:system_r:container_t:s0:c1,c2\0'), 'system_u:system_r:container_t');
+  assert.equal(labelOf('unconfined\n'), 'unconfined');
 });
 
 void test('flags of the opening itself are no part of a descriptor', () => {

@@ -82,6 +82,19 @@ function descriptors({ init }: Subjects): string {
   }).join('; ');
 }
 
+function semaphores({ init }: Subjects): string {
+  return String(readdirSync(`/proc/${init}/fd`).filter((fd) => /^eventfd-semaphore:\s*1$/m.test(text(`/proc/${init}/fdinfo/${fd}`))).length);
+}
+
+/** Only in a virtual machine with such a module. */
+function securityLabel({ init }: Subjects): string | undefined {
+  try {
+    return text(`/proc/${init}/attr/current`);
+  } catch {
+    return undefined;
+  }
+}
+
 function innerCgroup({ confined }: Subjects): string {
   return text(`/proc/${confined}/cgroup`).split('\n').some((line) => line.endsWith('/inner')) ? 'inner' : 'the container\'s';
 }
@@ -103,7 +116,8 @@ export const READINGS: Readonly<Record<string, Reading>> = {
   'io-priority': { read: ({ init }) => run('ionice', '-p', String(init)) }, 'timer-slack': file('timerslack_ns'), 'signals-ignored': status('SigIgn'), 'signals-caught': status('SigCgt'),
   name: file('comm'), program: link('exe'), 'working-directory': link('cwd'), 'root-directory': link('root', 'other'), umask: status('Umask'), 'resource-limits': file('limits'), 'oom-score-adj': file('oom_score_adj'),
   personality: { ...file('personality'), finding: /execution domain \(personality\) of pid/ }, 'coredump-filter': file('coredump_filter'), 'huge-pages': status('THP_enabled'), session: inner('NSsid', 'other'), 'process-group': inner('NSpgid', 'confined'),
-  timers: { read: ({ init }) => text(`/proc/${init}/timers`).replaceAll(/\.\d+/g, '') }, descriptors: { read: descriptors, usual: '' }, cgroup: { read: innerCgroup, usual: 'the container\'s' },
+  timers: { read: ({ init }) => text(`/proc/${init}/timers`).replaceAll(/\.\d+/g, '') }, descriptors: { read: descriptors, usual: '' },
+  'event-semaphores': { read: semaphores, usual: '0', finding: /an event counter of pid \d+ \(unusual, \d+ inside\) is a semaphore/ }, 'security-label': { read: securityLabel }, cgroup: { read: innerCgroup, usual: 'the container\'s' },
   mount: mount('/media', ({ type }) => type, ''), 'mount-options': mount('/media', ({ options }) => options.filter((option) => /^(ro|rw|no(suid|dev|exec))$/.test(option)).join(), 'rw'),
   'mask-options': { read: masks, usual: '' }, 'mount-links': mount('/media', ({ options }) => String(options.includes('nosymfollow')), 'false'),
   'mount-times': mount('/media', ({ options }) => options.filter((option) => /atime/.test(option)).join(), 'relatime'), 'mount-propagation': mount('/media', ({ tags }) => tags, ''),

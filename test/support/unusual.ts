@@ -77,6 +77,7 @@ os.lseek(log, 3, 0)
 pipe = os.pipe()
 pair = socket.socketpair()
 events = os.eventfd(5)
+semaphore = os.eventfd(5, os.EFD_SEMAPHORE)
 while True:
     try: member = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); member.setsockopt(0, 35, socket.inet_aton('239.1.2.3') + socket.inet_aton('127.0.0.1')); break
     except OSError: member.close(); time.sleep(0.05)

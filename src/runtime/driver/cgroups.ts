@@ -66,6 +66,8 @@ function fillCpuset(directory: string): void {
 export interface PreparedCgroups {
   /** One in each hierarchy, by what names that (cgroupKey). */
   readonly directories: ReadonlyMap<string, string>;
+  /** The same, by the mount points of the hierarchies. */
+  readonly places: ReadonlyMap<string, string>;
   /** Takes those away that were made and are empty. */
   remove(): void;
 }
@@ -73,7 +75,7 @@ export interface PreparedCgroups {
 /** Makes the cgroups that the runtime will use, so that processes can be started in them. */
 export async function prepareCgroups(owner: CgroupOwner): Promise<PreparedCgroups> {
   const made: string[] = [];
-  const prepared = { directories: new Map<string, string>(), remove: () => made.toReversed().forEach(removeEmpty) };
+  const prepared = { directories: new Map<string, string>(), places: new Map<string, string>(), remove: () => made.toReversed().forEach(removeEmpty) };
   try {
     for (const { directory, mount } of await cgroupsOf(owner)) {
       for (const path of ancestors(mount.mountPoint, directory)) {
@@ -84,6 +86,7 @@ export async function prepareCgroups(owner: CgroupOwner): Promise<PreparedCgroup
         fillCpuset(path);
       }
       prepared.directories.set(cgroupKey(mount), directory);
+      prepared.places.set(mount.mountPoint, directory);
     }
   } catch (error) {
     prepared.remove();

@@ -3,7 +3,7 @@
  * namespace criu makes as root of the node, and the devices that crun takes from the node. They are external mounts
  * (criu(8), --external mnt), named by what they show, so that a restore needs to know no more than the name.
  */
-import { basename } from 'node:path';
+import { basename, join } from 'node:path';
 import type { Mount } from '../../host/mountinfo.ts';
 import type { OciSpec } from '../types.ts';
 import { isBindMount } from '../spec.ts';
@@ -40,6 +40,17 @@ export function externalsOfDump(spec: OciSpec, mounts: readonly Mount[]): string
     const ofNode = mount.mountPoint === `/dev/${device}` && mount.root === `/${device}` && DEVICES.includes(device);
     return ofNode && !known(spec, mount.mountPoint) ? [[mount.mountPoint, `stasis-device-${device}`]] : [];
   }));
+}
+
+/**
+ * Of version 1 runc names the cgroups that it is in itself, at a restore those of the node. `places`: directory of the
+ * container in each hierarchy, by where that is mounted.
+ */
+export function cgroupsOfRunc(spec: OciSpec, places: ReadonlyMap<string, string>): string {
+  const mounts = (spec.mounts ?? []).filter(({ type }) => type === 'cgroup');
+  return lines(mounts.flatMap(({ destination }) => [...places].filter(([, directory]) => !/[\s"]/.test(directory)).map(
+    ([mountPoint, directory]) => [join(destination, basename(mountPoint)), directory] as const,
+  )));
 }
 
 /** Lines for the configuration file of a restore. `cgroups`: directory of the container in each hierarchy, by its key. */

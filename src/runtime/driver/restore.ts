@@ -116,6 +116,8 @@ async function launch(request: RestoreRequest, stdio: Stdio, version: Version, o
   } catch (error) {
     placement.remove();
     throw error;
+  } finally {
+    placement.done?.();
   }
 }
 

@@ -1,7 +1,7 @@
 /** Two records of one container, before its checkpoint and after its restore. */
 import { ATTRIBUTES } from './attributes.ts';
 import { CONTAINER_ATTRIBUTES } from './container-attributes.ts';
-import { MOUNT_ATTRIBUTES } from './mount-attributes.ts';
+import { ALL_CGROUPS, MOUNT_ATTRIBUTES, OWN_CGROUPS } from './mount-attributes.ts';
 import { NAMESPACES } from './other-attributes.ts';
 import { TASK_ATTRIBUTES } from './task-attributes.ts';
 import { FOR_A_CALL, type Difference, type FidelityRecord } from './types.ts';
@@ -71,6 +71,8 @@ export function compare(was: FidelityRecord, is: FidelityRecord): Difference[] {
       const [before, after] = [valueOf(was, name, subject), valueOf(is, name, subject)];
       if (letters === undefined ? before === after : letters.same(before, after)) continue;
       if (before === FOR_A_CALL || after === FOR_A_CALL) continue;
+      // As with namespaces: it sees less, not more.
+      if (before === ALL_CGROUPS && after === OWN_CGROUPS) continue;
       differences.push({ attribute: name, subject, was: before, is: after });
     }
   }

@@ -39,6 +39,7 @@ export class Descriptors {
   /** What the container was started with: the runtime gives it other pipes, or a file, at each restore. */
   readonly #given: ReadonlySet<string>;
   readonly #node = readNamespaces(1);
+  readonly #semaphores = new Map<number, readonly number[]>();
   #read = 0;
 
   constructor(init: number) {
@@ -52,17 +53,26 @@ export class Descriptors {
     const open = openOf(pid);
     this.#read += open.length;
     if (this.#read > MAX_READ) return undefined;
-    if (open.length === 0) return 'none';
-    const words = open.map((one) => this.#describe(pid, one));
+    const semaphores: number[] = [];
+    const words = open.map((one) => this.#describe(pid, one, semaphores));
+    this.#semaphores.set(pid, semaphores);
+    if (words.length === 0) return 'none';
     if (words.length <= MAX_LISTED) return words.join('; ');
     const digest = createHash('sha256').update(words.join('\n')).digest('hex');
     return `${words.length} descriptors, sha256 ${digest.slice(0, 32)}`;
   }
 
+  /** Event counters that go down by one at each reading, by their descriptors; of a process that of() has read. */
+  semaphoresOf(pid: number): string | undefined {
+    const found = this.#semaphores.get(pid);
+    return found?.length === 0 ? 'none' : found?.join(' ');
+  }
+
   /** "3 /etc/passwd 02 at 120": number, target, flags of open(2) in octal, offset. */
-  #describe(pid: number, { fd, target }: Open): string {
+  #describe(pid: number, { fd, target }: Open, semaphores: number[]): string {
     const info = readProc(pid, `fdinfo/${fd}`) ?? '';
     const flags = (Number.parseInt(/^flags:\s*([0-7]+)/m.exec(info)?.[1] ?? '0', 8) & ~UNASKED).toString(8);
+    if (/^eventfd-semaphore:\s*1$/m.test(info)) semaphores.push(fd);
     if (this.#given.has(target)) return `${fd} given by the runtime`;
     const offset = target.startsWith('/') && !target.startsWith('/dev/')
       ? ` at ${/^pos:\s*(\d+)/m.exec(info)?.[1] ?? ''}` : '';

@@ -1,9 +1,11 @@
 /** The rows of the table that are read of each mount of the container's first process (proc(5), mountinfo). */
 import type { Mount } from '../../host/mountinfo.ts';
+import type { CgroupEntry } from '../../host/proc.ts';
 import type { Attribute } from './types.ts';
 
 export interface MountAttribute extends Attribute {
-  readonly read: (mount: Mount) => string | undefined;
+  /** `cgroups`: those of the container's first process. */
+  readonly read: (mount: Mount, cgroups: readonly CgroupEntry[]) => string | undefined;
 }
 
 /** File systems whose options are the container's own, not those of a disk that a mount shows a part of. */
@@ -29,8 +31,22 @@ function propagation({ tags }: Mount): string {
   return kinds.length === 0 ? 'private' : [...new Set(kinds)].sort().join(',');
 }
 
+export const ALL_CGROUPS = 'all cgroups';
+export const OWN_CGROUPS = 'cgroups of the container';
+
+/** Of the hierarchy that a mount shows: all, the part that the container is in, or another. */
+function cgroupPart({ fsType, root, superOptions }: Mount, cgroups: readonly CgroupEntry[]): string | undefined {
+  const own = cgroups.find(({ hierarchy, controllers }) => (
+    fsType === 'cgroup2' ? hierarchy === 0 : controllers.some((name) => superOptions.includes(name))
+  ))?.path;
+  if (own === undefined) return undefined;
+  return root === '/' ? ALL_CGROUPS : `${own}/`.startsWith(`${root}/`) ? OWN_CGROUPS : 'cgroups of others';
+}
+
 /** A part of a virtual file system is the same everywhere; where a directory of the node lies is the bundle's matter. */
-function part({ fsType, root }: Mount): string | undefined {
+function part(mount: Mount, cgroups: readonly CgroupEntry[]): string | undefined {
+  const { fsType, root } = mount;
+  if (fsType === 'cgroup' || fsType === 'cgroup2') return cgroupPart(mount, cgroups);
   return ['proc', 'sysfs', 'devpts', 'mqueue'].includes(fsType) ? root : undefined;
 }
 

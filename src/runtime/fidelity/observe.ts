@@ -1,7 +1,7 @@
 /** Reading the record of a container that stands still: frozen, stopped, or held by criu. */
 import { readdirSync } from 'node:fs';
 import { readMountinfo } from '../../host/mountinfo.ts';
-import { readNamespaces, readProc } from '../../host/proc.ts';
+import { readCgroups, readNamespaces, readProc } from '../../host/proc.ts';
 import { CONTAINER_ATTRIBUTES, readContainer } from './container-attributes.ts';
 import { Descriptors } from './descriptors.ts';
 import { MOUNT_ATTRIBUTES, mountNames } from './mount-attributes.ts';
@@ -106,10 +106,11 @@ export function observe(init: number, rows: 'all' | 'places' = 'all', surroundin
     }
   }
   const mounts = readMountinfo(init);
+  const cgroups = readCgroups(init);
   const names = mountNames(mounts);
   cut ||= mounts.length > MAX_MOUNTS;
   for (const [index, mount] of mounts.slice(0, MAX_MOUNTS).entries()) {
-    for (const { name, read } of MOUNT_ATTRIBUTES) put(values, name, names[index] ?? '', read(mount));
+    for (const { name, read } of MOUNT_ATTRIBUTES) put(values, name, names[index] ?? '', read(mount, cgroups));
   }
   if (rows === 'all' && surroundings !== undefined) {
     const container = readContainer(init, surroundings);

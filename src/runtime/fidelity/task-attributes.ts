@@ -81,6 +81,24 @@ function blocked({ tid, status }: TaskFiles): string | undefined {
   return mask !== undefined && Number(values[mask]) !== 0 ? FOR_A_CALL : status.get('SigBlk');
 }
 
+/**
+ * "docker-default (enforce)" of AppArmor, "system_u:system_r:container_t:s0:c1,c2" of SELinux. Whether a profile is
+ * enforced is the node's matter; levels are given to each container anew.
+ */
+export function labelOf(text: string): string {
+  const label = text.replace(/[\0\n]+$/, '').replace(/ \(\w+\)$/, '');
+  return /^[^/:]+:[^/:]+:[^/:]+:./.test(label) ? label.split(':').slice(0, 3).join(':') : label;
+}
+
+/** Undefined where the kernel has no such module. */
+function securityLabel({ tid }: TaskFiles): string | undefined {
+  try {
+    return labelOf(readProc(tid, 'attr/current') ?? '');
+  } catch {
+    return undefined;
+  }
+}
+
 const CONTAINER_CGROUP = 'the container\'s';
 
 /**
@@ -128,6 +146,7 @@ export const TASK_ATTRIBUTES: readonly TaskAttribute[] = [
   thread('no-new-privileges', 'exec gives no privileges', field('NoNewPrivs')),
   thread('seccomp', 'mode of system call filters', field('Seccomp')),
   thread('seccomp-filters', 'number of system call filters', field('Seccomp_filters')),
+  thread('security-label', 'AppArmor profile, or SELinux label without its level', securityLabel),
   thread('nice', 'nice value', stat(19)),
   thread(
     'scheduling-policy', 'scheduling policy and its real-time priority',
@@ -160,6 +179,10 @@ export const TASK_ATTRIBUTES: readonly TaskAttribute[] = [
     'descriptors', 'open descriptors: number, kind, file, flags and offset',
     ({ tid }, { descriptors }) => descriptors.of(tid),
   ),
+  { ...ofProcess(
+    'event-semaphores', 'event counters that go down by one at each reading (EFD_SEMAPHORE)',
+    ({ tid }, { descriptors }) => descriptors.semaphoresOf(tid), 'lost',
+  ), finding: 'lost' },
   ofProcess('cgroup', 'its cgroup, seen from that of the container', cgroup, 'put-back'),
 ];
 

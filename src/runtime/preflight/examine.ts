@@ -13,6 +13,7 @@ import { fatal, type Check, type Scene } from './findings.ts';
 import { checkProblems, checkSpecification, checkStatus, checkVersions } from './host-checks.ts';
 import { checkOwnLimits, checkProcessLimit } from './limit-checks.ts';
 import { checkBreakingLeases, checkLocks } from './lock-checks.ts';
+import { checkEventSemaphores } from './event-checks.ts';
 import { checkFileAttributes, checkMulticast, checkNetworkDevices, checkNetworkExtras } from './loss-checks.ts';
 import { checkMappings, checkSharedSegments } from './mapping-checks.ts';
 import { checkHeadroom, estimateMemory } from './memory.ts';
@@ -46,7 +47,7 @@ const checks: readonly Check[] = [
   checkNamespaceFiles, checkProcessLimit, checkInnerOverlays, checkProc, checkSources,
   checkLandlock, checkPersonalities, checkInnerCgroups,
   checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkNetworkExtras, checkMulticast,
-  checkFileAttributes, checkTraced,
+  checkFileAttributes, checkEventSemaphores, checkTraced,
   checkStoppedThreads, checkThreads, checkExitSignals, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems,
   checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
