@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import { execFileSync } from 'node:child_process';
 import { after, before, describe, it } from 'node:test';
 import { setTimeout as delay } from 'node:timers/promises';
+import { mayRaiseLimits } from '../../src/runtime/preflight/task-checks.ts';
 import { examine, type CheckpointFlags, type Toolchain } from '../../src/runtime/index.ts';
 import type { Finding, Verdict } from '../../src/runtime/types.ts';
 import { startContainer, toolchain, waitForOutput, type TestContainer } from '../support/containers.ts';
@@ -58,6 +59,25 @@ describe('preflight of kinds', () => {
       await container.stop();
     }
   });
+
+  for (const [what, user] of [['user', { uid: 33, gid: 33 }], ['group', { uid: 0, gid: 33 }]] as const) {
+    it(`names the capability that the agent lacks for a process of another ${what}`, { skip: mayRaiseLimits() && 'the agent may read the limits of every process' }, async () => {
+      const container = await startContainer({
+        runtime: 'runc', id: 'preflight-kinds', args: ['/bin/sh', '-c', 'echo ready; exec sleep 1000'],
+        edit: (spec) => { spec['process'].user = user; },
+      });
+      try {
+        await waitForOutput(container.outputFile, (text) => text.includes('ready'));
+        const { checkpointable, findings: [first] } = await examine(await container.inspect(), tools, flags, { signal: undefined });
+        assert.equal(checkpointable, false);
+        assert.equal(first?.kind, 'capability');
+        assert.match(first.message, /^pid \d+ \(\w+, 1 inside\) runs as user \d+, and the agent lacks CAP_SYS_RESOURCE/);
+        assert.match(first.hint, /as root/);
+      } finally {
+        await container.stop();
+      }
+    });
+  }
 
   after(() => {
     assert.throws(() => execFileSync('runc', ['state', 'preflight-kinds'], { stdio: 'ignore' }));
