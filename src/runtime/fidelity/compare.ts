@@ -71,8 +71,8 @@ export function compare(was: FidelityRecord, is: FidelityRecord): Difference[] {
       const [before, after] = [valueOf(was, name, subject), valueOf(is, name, subject)];
       if (letters === undefined ? before === after : letters.same(before, after)) continue;
       if (before === FOR_A_CALL || after === FOR_A_CALL) continue;
-      // As with namespaces: it sees less, not more.
-      if (before === ALL_CGROUPS && after === OWN_CGROUPS) continue;
+      // As with namespaces: it sees less, not more. Older records do not say it.
+      if ((before === ALL_CGROUPS || before === '') && after === OWN_CGROUPS) continue;
       differences.push({ attribute: name, subject, was: before, is: after });
     }
   }
