@@ -19,6 +19,8 @@ const TABLE_LOCAL = 255;
 const RTM_F_CLONED = 0x200;
 /** Whether its interface has a carrier is no part of a route. */
 const ROUTE_STATE = 0x1 | 0x10 | 0x40 | 0x4000;
+/** RTNH_F_DEAD, _OFFLOAD, _LINKDOWN, _UNRESOLVED and _TRAP of one hop. */
+const HOP_STATE = 0x1 | 0x8 | 0x10 | 0x20 | 0x40;
 
 export interface NetworkTables {
   readonly links: readonly string[];
@@ -86,6 +88,18 @@ function addressOf({ head, attributes }: Message, names: ReadonlyMap<number, str
   )];
 }
 
+/** The hops of a route over several, without their state (struct rtnexthop: length, flags, weight, interface). */
+function hops(value: Buffer): string {
+  const bytes = Buffer.from(value);
+  for (let at = 0; at + 8 <= bytes.length;) {
+    bytes[at + 2]! &= ~HOP_STATE;
+    const length = bytes.readUInt16LE(at);
+    if (length < 8) break;
+    at += (length + 3) & ~3;
+  }
+  return bytes.toString('hex');
+}
+
 /** Those that the kernel adds for an address, it adds again. */
 function route({ head, attributes }: Message, names: ReadonlyMap<number, string>): string[] {
   const [family = 0, length, sourceLength, service, small = 0, protocol, scope, type] = head;
@@ -105,7 +119,8 @@ function route({ head, attributes }: Message, names: ReadonlyMap<number, string>
     attributes.has(6) ? `metric ${number(attributes.get(6))}` : '',
     (flags & ~ROUTE_STATE) === 0 ? '' : `flags ${flags & ~ROUTE_STATE}`,
     // 12: counters and the time that is left; 20: always there for IPv6, with its usual value.
-    rest(attributes, [1, 2, 4, 5, 6, 7, 12, 15, 20]),
+    attributes.has(9) ? `hops ${hops(attributes.get(9)!)}` : '',
+    rest(attributes, [1, 2, 4, 5, 6, 7, 9, 12, 15, 20]),
   )];
 }
 

@@ -1,8 +1,9 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
+import { execFileSync, spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { plainNetwork, settingsInside } from '../../src/host/plain-network.ts';
+import { readNetworkTables } from '../../src/host/route-tables.ts';
 
 /** In a new network namespace, when the commands are done. */
 async function inside<T>(commands: string, use: (pid: number) => T): Promise<T> {
@@ -33,6 +34,20 @@ void describe('a network namespace', () => {
       assert.equal(await inside(`ip link set lo up\n${more}`, plainNetwork), undefined);
     });
   }
+
+  void it('has the same routes whether its interfaces have a carrier or not', async () => {
+    const make = 'ip link set lo up\nip link add b0 type bridge\nip address add 10.9.8.7/24 dev b0\nip link set b0 up\n'
+      + 'ip route add 10.50.0.0/16 nexthop via 10.9.8.9 weight 2 nexthop via 10.9.8.10\nip route add 10.51.0.0/16 via 10.9.8.9\n';
+    const state = async (more: string): Promise<[readonly string[], string]> => inside(`${make}${more}`, (pid) => [
+      readNetworkTables(pid).routes, execFileSync('nsenter', ['-t', String(pid), '-n', 'ip', 'route'], { encoding: 'utf8' }),
+    ]);
+    const [up, words] = await state('');
+    const [down, downWords] = await state('ip link add v0 type veth peer v1\nip link set v0 master b0\nuntil ip route | grep -q "nexthop.*linkdown"; do sleep 0.05; done');
+    assert.doesNotMatch(words, /linkdown/);
+    assert.match(downWords, /nexthop.*linkdown/);
+    assert.equal(up.length, 2);
+    assert.deepEqual(down, up);
+  });
 
   void it('has its settings read inside of it', async () => {
     const paths = ['/proc/sys/net/ipv4/ip_forward', '/proc/sys/net/ipv4/ping_group_range', '/proc/sys/net/none'];
