@@ -31,6 +31,13 @@ function interfaces(pid: number): string[] {
   return (JSON.parse(inside(pid, 'ip -json link show')) as { ifname: string }[]).map(({ ifname }) => ifname).toSorted();
 }
 
+function settingsOf(pid: number): string[] {
+  const links = JSON.parse(inside(pid, 'ip -json -details link show')) as { ifname: string; txqlen: number; group: string; promiscuity: number; allmulti: number; linkinfo?: { info_data?: Record<string, unknown> } }[];
+  return links.map(({ ifname, txqlen, group, promiscuity, allmulti, linkinfo }) => (
+    [ifname, txqlen, group, promiscuity, allmulti, ...['ageing_time', 'forward_delay', 'priority'].map((name) => linkinfo?.info_data?.[name])].join(' ')
+  )).toSorted();
+}
+
 async function withContainer(id: string, runtime: 'runc' | 'crun', use: (container: TestContainer) => Promise<void>): Promise<void> {
   const container = await startContainer({ runtime, id, args: ['/bin/sh', '-c', 'while :; do sleep 0.2; done'] });
   try {
@@ -52,10 +59,14 @@ for (const runtime of ['runc', 'crun'] as const) {
         const made = kinds.filter(([name]) => runtime === 'runc' || name === 'br0').filter(([, command]) => succeeds(pid, command)).map(([name]) => name);
         t.diagnostic(`made: ${made.join()}`);
         assert.ok(made.length > 0, 'this kernel makes none of them');
-        const was = interfaces(pid);
+        inside(pid, 'ip link set lo txqueuelen 55 group 9');
+        if (made.includes('br0')) inside(pid, 'ip link set br0 txqueuelen 77 group 7 promisc on allmulticast on type bridge ageing_time 1234 forward_delay 400 priority 99');
+        const [was, settings] = [interfaces(pid), settingsOf(pid)];
         const saved = await checkpoint(file.agent, id);
         assert.deepEqual(saved.findings.filter(({ message }) => /interface/.test(message)), []);
-        assert.deepEqual(interfaces((await restore(file.agent, saved.checkpoint)).pid), was);
+        const restored = await restore(file.agent, saved.checkpoint);
+        assert.deepEqual(interfaces(restored.pid), was);
+        assert.deepEqual(settingsOf(restored.pid), settings);
       });
     });
 

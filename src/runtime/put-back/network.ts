@@ -29,6 +29,8 @@ interface Link {
   readonly flags: readonly string[];
   readonly mtu: number;
   readonly address?: string;
+  readonly txqlen?: number;
+  readonly group?: string;
   readonly link?: string;
   readonly master?: string;
   readonly linkinfo?: { readonly info_kind?: string; readonly info_data?: Readonly<Record<string, unknown>> };
@@ -37,15 +39,30 @@ interface Link {
 const PARTS = ['addresses', 'routes4', 'routes6', 'rules4', 'rules6', 'nft'];
 const MAX_BYTES = 512 * 1024;
 const TIMEOUT_MS = 10_000;
+const USUAL_QUEUE = 1000;
 const NAME = /^[A-Za-z0-9_.@-]{1,15}$/;
 const ADDRESS = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
+
+/** Options of a bridge and what a new one has. Kernels without one refuse its name, whatever the value: only others are named. */
+const BRIDGE: Readonly<Record<string, number>> = {
+  stp_state: 0, vlan_filtering: 0, forward_delay: 1500, hello_time: 200, max_age: 2000, ageing_time: 30_000, priority: 32_768,
+};
+
+/** What can be set of any interface, where it is not as in a new one. */
+function settingsOf({ flags, txqlen = USUAL_QUEUE, group = 'default' }: Link): string[] {
+  return [
+    ...(txqlen === USUAL_QUEUE ? [] : [`txqueuelen ${txqlen}`]), ...(group !== 'default' && NAME.test(group) ? [`group ${group}`] : []),
+    ...(flags.includes('PROMISC') ? ['promisc on'] : []), ...(flags.includes('ALLMULTI') ? ['allmulticast on'] : []),
+  ];
+}
 
 /** The words that make a link of this kind; undefined: it cannot be made without something outside the namespace. */
 function typeWords({ linkinfo, link }: Link): string | undefined {
   const { info_kind: kind, info_data: data = {} } = linkinfo ?? {};
   if (kind === 'dummy' || kind === 'ifb') return `type ${kind}`;
-  // Kernels without an option refuse its name, whatever the value.
-  if (kind === 'bridge') return ['type bridge', ...['stp_state', 'vlan_filtering'].flatMap((name) => (data[name] ? [`${name} ${Number(data[name])}`] : []))].join(' ');
+  if (kind === 'bridge') return ['type bridge', ...Object.entries(BRIDGE).flatMap(([name, usual]) => (
+    data[name] === undefined || data[name] === usual ? [] : [`${name} ${Number(data[name])}`]
+  ))].join(' ');
   if (kind === 'vlan' && link !== undefined && NAME.test(link)) return `type vlan id ${Number(data['id'])}`;
   return undefined;
 }
@@ -63,6 +80,8 @@ function linesOf(links: readonly Link[]): Pick<SavedNetwork, 'links' | 'up'> & {
     const parent = type?.startsWith('type vlan') === true ? `link ${link.link} ` : '';
     if (loopback) made.push(`link set lo mtu ${mtu}`);
     else made.push(`link add ${parent}name ${name} index ${ifindex} ${ADDRESS.test(address) ? `address ${address} ` : ''}mtu ${mtu} ${type}`);
+    const settings = settingsOf(link);
+    if (settings.length > 0) made.push(`link set ${name} ${settings.join(' ')}`);
     if (link.master !== undefined && NAME.test(link.master)) made.push(`link set ${name} master ${link.master}`);
     if (link.flags.includes('UP') !== loopback) up.push(`link set ${name} ${loopback ? 'down' : 'up'}`);
   }
