@@ -1,6 +1,6 @@
 /**
- * What a network namespace has beside interfaces, addresses, routes, rules and packet filters: neighbours that somebody has
- * written, queueing, groups of next hops, IPsec (rtnetlink(7), linux/xfrm.h). Synchronous.
+ * What a network namespace has beside interfaces, addresses, routes, rules and packet filters: neighbours that
+ * somebody has written, queueing, next hop objects, IPsec (rtnetlink(7), linux/xfrm.h). Synchronous.
  */
 import { Netlink, attributesOf } from './netlink.ts';
 import { readProc } from './proc.ts';

@@ -43,15 +43,17 @@ const USUAL_QUEUE = 1000;
 const NAME = /^[A-Za-z0-9_.@-]{1,15}$/;
 const ADDRESS = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 
-/** Options of a bridge and what a new one has. Kernels without one refuse its name, whatever the value: only others are named. */
+/** Options of a bridge and what a new one has: only others are named, because a kernel without an option refuses its name. */
 const BRIDGE: Readonly<Record<string, number>> = {
-  stp_state: 0, vlan_filtering: 0, forward_delay: 1500, hello_time: 200, max_age: 2000, ageing_time: 30_000, priority: 32_768,
+  stp_state: 0, vlan_filtering: 0, forward_delay: 1500, hello_time: 200, max_age: 2000,
+  ageing_time: 30_000, priority: 32_768,
 };
 
 /** What can be set of any interface, where it is not as in a new one. */
 function settingsOf({ flags, txqlen = USUAL_QUEUE, group = 'default' }: Link): string[] {
   return [
-    ...(txqlen === USUAL_QUEUE ? [] : [`txqueuelen ${txqlen}`]), ...(group !== 'default' && NAME.test(group) ? [`group ${group}`] : []),
+    ...(txqlen === USUAL_QUEUE ? [] : [`txqueuelen ${txqlen}`]),
+    ...(group !== 'default' && NAME.test(group) ? [`group ${group}`] : []),
     ...(flags.includes('PROMISC') ? ['promisc on'] : []), ...(flags.includes('ALLMULTI') ? ['allmulticast on'] : []),
   ];
 }
