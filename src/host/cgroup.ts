@@ -160,7 +160,7 @@ export function vforkError(tid: number, hint: string): StasisError {
   return new StasisError('NOT_CHECKPOINTABLE', `thread ${tid} waits in vfork for its child to start a program, and criu cannot stop it there`, { hint, details: { kind: 'vfork' } });
 }
 
-function waitsInVfork(tid: number): boolean {
+export function waitsInVfork(tid: number): boolean {
   try {
     return readFileSync(`/proc/${tid}/stack`, 'utf8').includes('kernel_clone+');
   } catch {

@@ -44,6 +44,12 @@ export const kindScenarios: readonly Scenario[] = [
   { name: 'a corked UDP socket', options: { args: python('u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.setsockopt(17, 1, 1); u.connect(("127.0.0.1", 9)); u.send(b"half")') }, kind: 'corked', severity: 'fatal', message: /corked UDP socket open \(UDP_CORK\), descriptor \d/ },
   { name: 'data on a UNIX connection that is not accepted', options: { args: python(`${listening}; c.send(b"x")`) }, kind: 'in-flight', severity: 'fatal', message: /\(\/tmp\/waiting\), descriptor \d, were not accepted yet \(1 with data\)/ },
   { name: 'a UNIX connection that was closed before it was accepted', options: { args: python(`${listening}; c.close()`) }, kind: 'in-flight', severity: 'fatal', message: /not accepted yet \(1 closed again\)/ },
+  {
+    name: 'unread datagrams',
+    options: { args: python('u = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); u.bind(("127.0.0.1", 4000)); u.sendto(b"x", ("127.0.0.1", 4000))') },
+    kind: 'lost', severity: 'warning',
+    message: /what the socket of pid \d+ \(python3.*\) at 127\.0\.0\.1:4000, descriptor \d, has received and nobody has read is lost by a restore/,
+  },
   { name: 'unread answers of netlink', options: { args: python('u = socket.socket(16, 3, 0); u.bind((0, 1)); u.send(struct.pack("=IHHIIBxxx", 20, 18, 0x301, 1, 0, 0)); time.sleep(0.2)') }, kind: 'in-flight', severity: 'fatal', message: /a netlink socket of pid \d+ .*answers that were not read yet/ },
   { name: 'a socket to the host of a virtual machine', options: admin('u = socket.socket(40, 1); u.bind((0xffffffff, 1234)); u.listen()'), kind: 'socket', severity: 'fatal', message: /a socket of protocol AF_VSOCK open, descriptor \d, which CRIU cannot save/ },
   { name: 'a netlink group above 32', options: { args: python('u = socket.socket(16, 3, 0); u.bind((0, 0)); u.setsockopt(270, 1, 34)') }, kind: 'socket', severity: 'fatal', message: /a netlink group above 32/ },

@@ -6,6 +6,7 @@
 import { readdirSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
+import { waitsInVfork } from '../../host/cgroup.ts';
 import { readProc, readProcLink } from '../../host/proc.ts';
 import { share } from '../../host/task-calls.ts';
 import type { Finding } from '../types.ts';
@@ -15,8 +16,6 @@ import { fatal, lost, who, type ProcessView, type Scene } from './findings.ts';
 const MAX_THREADS = 4096;
 /** A mount namespace of a thread's own needs places of its own, and a user namespace a process of one thread. */
 const NAMESPACES = ['net', 'ipc', 'uts', 'cgroup'] as const;
-/** Between vfork and exec two processes have one memory for a moment. */
-const LOOKS = 4;
 const PAUSE_MS = 5;
 /** Index of the exit signal among the fields of /proc/PID/stat after the name. */
 const EXIT_SIGNAL = 35;
@@ -72,17 +71,18 @@ function findSharing(processes: readonly ProcessView[]): Sharing | undefined {
     // Those without memory of their own, the dead, have none to share.
     if (parent === undefined || process.state === 'Z' || parent.state === 'Z') continue;
     const what = (['memory', 'places'] as const).find((thing) => share(thing, process.pid, parent.pid) === true);
-    if (what !== undefined) return { parent, child: process, what };
+    // Between vfork and exec they have one memory for a moment: the freeze waits for its end, or says that it does not come.
+    if (what !== undefined && ![parent.pid, ...threadsOf(parent.pid)].some(waitsInVfork)) return { parent, child: process, what };
   }
   return undefined;
 }
 
 export async function checkSharing({ tree: { processes } }: Scene): Promise<Finding[]> {
-  let found = findSharing(processes);
-  for (let look = 1; found !== undefined && look < LOOKS; look += 1) {
-    await delay(PAUSE_MS);
-    found = findSharing([found.parent, found.child]);
-  }
+  const seen = findSharing(processes);
+  if (seen === undefined) return [];
+  // The child may have been made, or have begun its program, between the two looks.
+  await delay(PAUSE_MS);
+  const found = findSharing([seen.parent, seen.child]);
   if (found === undefined) return [];
   const { parent, child, what } = found;
   return [fatal(

@@ -4,7 +4,7 @@ import type { Finding } from '../types.ts';
 import { printable } from '../text.ts';
 import { descriptorsOf, fatal, warning, who, type ProcessView, type Scene } from './findings.ts';
 import { hasInetTrouble } from './host-checks.ts';
-import { TCP_LISTENING, datagramInodes, otherInodes, tcpSockets, type InetSocket } from './socket-tables.ts';
+import { TCP_LISTENING, datagramSockets, otherInodes, tcpSockets, type InetSocket } from './socket-tables.ts';
 
 interface Held {
   readonly process: ProcessView;
@@ -96,7 +96,7 @@ function checkNetwork(held: readonly Held[], everywhere: ReadonlySet<number>, sc
   if (others.length === 0) return findings;
   const tcp = tcpSockets(pid);
   const tcpByInode = new Map(tcp.map((socket) => [socket.inode, socket]));
-  const datagrams = datagramInodes(pid);
+  const datagrams = new Set(datagramSockets(pid).map(({ inode }) => inode));
   const known = otherInodes(pid);
   const heldTcp = others.flatMap((at) => {
     const socket = tcpByInode.get(at.inode);

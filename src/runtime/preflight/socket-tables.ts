@@ -9,6 +9,8 @@ export interface InetSocket {
   readonly localPort: number;
   /** Two hexadecimal digits of the kernel's TCP states: 01 established, 07 closed, 0A listening. */
   readonly state: string;
+  /** Bytes that nobody has read, with what the kernel needs to keep them. */
+  readonly unread: number;
 }
 
 export const TCP_LISTENING = '0A';
@@ -35,7 +37,7 @@ export function parseInetTable(text: string): InetSocket[] {
     const fields = line.trim().split(/\s+/);
     if (fields.length < 10) return [];
     const local = endpoint(fields[1] ?? '');
-    return [{ inode: Number(fields[9]), local: local.text, localPort: local.port, remote: endpoint(fields[2] ?? '').text, state: fields[3] ?? '' }];
+    return [{ inode: Number(fields[9]), local: local.text, localPort: local.port, remote: endpoint(fields[2] ?? '').text, state: fields[3] ?? '', unread: Number.parseInt(fields[4]?.split(':')[1] ?? '0', 16) }];
   });
 }
 
@@ -43,10 +45,11 @@ export function tcpSockets(pid: number): InetSocket[] {
   return ['net/tcp', 'net/tcp6'].flatMap((file) => parseInetTable(readProc(pid, file) ?? ''));
 }
 
-/** Inodes of the other inet sockets that CRIU can save. */
-export function datagramInodes(pid: number): Set<number> {
-  const files = ['net/udp', 'net/udp6', 'net/udplite', 'net/udplite6', 'net/raw', 'net/raw6', 'net/icmp', 'net/icmp6'];
-  return new Set(files.flatMap((file) => parseInetTable(readProc(pid, file) ?? '').map(({ inode }) => inode)));
+const DATAGRAMS = ['net/udp', 'net/udp6', 'net/udplite', 'net/udplite6', 'net/raw', 'net/raw6', 'net/icmp', 'net/icmp6'];
+
+/** The other inet sockets that CRIU can save. */
+export function datagramSockets(pid: number): InetSocket[] {
+  return DATAGRAMS.flatMap((file) => parseInetTable(readProc(pid, file) ?? ''));
 }
 
 /** Inodes of netlink and packet sockets: the last column of both tables. */

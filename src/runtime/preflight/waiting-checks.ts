@@ -1,5 +1,5 @@
 /**
- * What is on its way just now and cannot be saved: unread answers, connections that nobody has accepted. It passes by
+ * What is on its way just now and cannot be saved: unread answers and datagrams, connections that nobody has accepted. It passes by
  * itself, so it counts only when it is still there after a moment.
  */
 import { setTimeout as delay } from 'node:timers/promises';
@@ -7,8 +7,8 @@ import { readProc } from '../../host/proc.ts';
 import { unixSockets } from '../../host/sockets.ts';
 import type { Finding } from '../types.ts';
 import { printable } from '../text.ts';
-import { TCP_ESTABLISHED, TCP_LISTENING, tcpSockets } from './socket-tables.ts';
-import { descriptorsOf, fatal, who, type ProcessView, type Scene } from './findings.ts';
+import { TCP_ESTABLISHED, TCP_LISTENING, datagramSockets, tcpSockets } from './socket-tables.ts';
+import { descriptorsOf, fatal, lost, who, type ProcessView, type Scene } from './findings.ts';
 
 const LOOKS = 3;
 const PAUSE_MS = 20;
@@ -87,10 +87,21 @@ function netlinkWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<strin
   return found;
 }
 
+/** Who sends datagrams must be ready to lose some; who waits for their answers should know. */
+function datagramsWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<string, Finding> {
+  return new Map(datagramSockets(pid).filter(({ unread }) => unread > 0).flatMap(({ inode, local }): [string, Finding][] => {
+    const at = held.get(inode);
+    return at === undefined ? [] : [[`datagrams ${inode}`, lost(
+      `what the socket of ${who(at.process)} at ${local}, descriptor ${at.fd}, has received and nobody has read`,
+      'let the program read it first; what is sent again after a restore arrives', at.process,
+    )]];
+  }));
+}
+
 function look(scene: Scene): Map<string, Finding> {
   const found = [...heldSockets(scene).values()].flatMap((held) => {
     const { pid } = [...held.values()][0]!.process;
-    return [...unixWaiting(pid, held), ...netlinkWaiting(pid, held), ...(
+    return [...unixWaiting(pid, held), ...netlinkWaiting(pid, held), ...datagramsWaiting(pid, held), ...(
       scene.flags.tcpSkipInFlight === true ? [] : tcpWaiting(pid, held)
     )];
   });
