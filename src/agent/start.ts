@@ -5,7 +5,9 @@ import { dirname, join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { systemClock } from '../core/clock.ts';
 import { isStasisError, StasisError } from '../core/errors.ts';
-import { armFailpoints, followFailpoints, noFailpoints, type FailpointEffects, type Failpoints } from '../core/failpoint.ts';
+import {
+  armFailpoints, followFailpoints, noFailpoints, type FailpointEffects, type Failpoints,
+} from '../core/failpoint.ts';
 import { version } from '../core/version.ts';
 import type { Config } from '../config/schema.ts';
 import { makePrivateDirectory, readJsonFile, replaceFile } from '../host/files.ts';
@@ -173,7 +175,9 @@ function runtimeRoots({ runtimes }: Config): RuntimeRoot[] {
 
 function failpointsOf({ testing: { failpoint } }: Config): Failpoints {
   if (failpoint === '') return noFailpoints;
-  const effects: FailpointEffects = { signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep };
+  const effects: FailpointEffects = {
+    signalSelf: (signal) => void process.kill(process.pid, signal), sleep: systemClock.sleep,
+  };
   if (!failpoint.startsWith('@')) return armFailpoints(failpoint, effects);
   const path = failpoint.slice(1);
   return followFailpoints(() => (existsSync(path) ? readFileSync(path, 'utf8') : ''), effects);

@@ -38,8 +38,8 @@ export function armFailpoints(text: string, effects: FailpointEffects): Failpoin
 }
 
 /**
- * `read` gives what is armed now in its first line, nothing for nothing. Any change arms all of it anew: what stands in the
- * lines below tells one arming from the next with the same words.
+ * `read` gives what is armed now in its first line, nothing for nothing. Any change arms all of it anew: what stands in
+ * the lines below tells one arming from the next with the same words.
  */
 export function followFailpoints(read: () => string, effects: FailpointEffects): Failpoints {
   let text = '';

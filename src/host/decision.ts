@@ -1,4 +1,7 @@
-/** What becomes of a frozen container: the symbolic link `decision` in its guard's directory, made once by whoever comes first. */
+/**
+ * What becomes of a frozen container: the symbolic link `decision` in its guard's directory, made once by whoever comes
+ * first.
+ */
 import { readlinkSync } from 'node:fs';
 import { join } from 'node:path';
 

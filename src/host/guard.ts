@@ -4,7 +4,9 @@
  * the agent (released, commit) or the guard (thaw). An agent that was paused and wakes up too late finds the link there.
  */
 import { spawn, type ChildProcess } from 'node:child_process';
-import { closeSync, constants, mkdirSync, openSync, renameSync, symlinkSync, watch, writeFileSync, writeSync, existsSync } from 'node:fs';
+import {
+  closeSync, constants, existsSync, mkdirSync, openSync, renameSync, symlinkSync, watch, writeFileSync, writeSync,
+} from 'node:fs';
 import { once } from 'node:events';
 import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';

@@ -1,12 +1,5 @@
 /** Processes of a pid namespace below ours, by the numbers that they have in there. */
-import { listDirectory } from './files.ts';
-import { readProc, readStatus } from './proc.ts';
-
-/** Each thread has its own. */
-function children(pid: number): number[] {
-  const lists = listDirectory(`/proc/${pid}/task`).map((thread) => readProc(pid, `task/${thread}/children`) ?? '');
-  return lists.flatMap((list) => list.split(' ').filter((text) => text.trim() !== '').map(Number));
-}
+import { listChildren, readStatus } from './proc.ts';
 
 /** Numbers of a process from the namespace of /proc inwards. */
 function numbers(pid: number): number[] {
@@ -19,10 +12,10 @@ function numbers(pid: number): number[] {
  */
 export function pidFromInside(ancestor: number, inner: number): number | undefined {
   const depth = numbers(ancestor).length;
-  for (const queue = children(ancestor); queue.length > 0;) {
+  for (const queue = listChildren(ancestor); queue.length > 0;) {
     const pid = queue.shift()!;
     if (numbers(pid)[depth] === inner) return pid;
-    queue.push(...children(pid));
+    queue.push(...listChildren(pid));
   }
   return undefined;
 }

@@ -31,13 +31,16 @@ function neighbours(netlink: Netlink): number {
   const of = (request: Buffer): Buffer[] => netlink.dump(GET_NEIGHBOURS, request).filter(
     (body) => body.length >= 12 && [AF_INET, AF_INET6].includes(body[0]!)
   );
-  return of(Buffer.alloc(12)).filter((body) => (body.readUInt16LE(8) & NUD_PERMANENT) !== 0).length + of(proxies).length;
+  const permanent = of(Buffer.alloc(12)).filter((body) => (body.readUInt16LE(8) & NUD_PERMANENT) !== 0);
+  return permanent.length + of(proxies).length;
 }
 
 /** Those that the kernel chooses have no handle. */
 function queueing(netlink: Netlink): string[] {
   const all = netlink.dump(GET_QUEUEING, Buffer.alloc(20)).filter((body) => body.length >= 20);
-  const set = all.filter((body) => body.readUInt32LE(8) !== 0).map((body) => attributesOf(body.subarray(20)).get(TCA_KIND));
+  const set = all.filter((body) => body.readUInt32LE(8) !== 0).map(
+    (body) => attributesOf(body.subarray(20)).get(TCA_KIND)
+  );
   return [...new Set(set.map((kind) => kind?.toString('latin1').replace(/\0.*$/s, '') ?? ''))];
 }
 

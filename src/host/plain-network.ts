@@ -32,10 +32,10 @@ function count(pid: number, protocol: 'route' | 'netfilter', type: number): numb
   return netlink.dump(type, Buffer.alloc(16)).length;
 }
 
-/** The last line of each of these files that has any, read in the network namespace of a process. */
+/** Settings of the network namespace of a process, by paths below /proc/sys: of several lines the last, else nothing. */
 export function settingsInside(pid: number, paths: Iterable<string>): Map<string, string> {
   return insideNamespaces(pid, ['net'], () => new Map([...paths].flatMap((path): [string, string][] => {
-    const value = lastLine(path);
+    const value = lastLine(`/proc/sys/${path}`);
     return value === undefined ? [] : [[path, value]];
   })));
 }

@@ -93,10 +93,20 @@ export function readStat(pid: number): ProcStat | undefined {
   return text === undefined ? undefined : parseStat(text);
 }
 
+/** Its threads, itself among them. */
+export function listThreads(pid: number): number[] {
+  return (unlessGone(() => readdirSync(`/proc/${pid}/task`)) ?? []).map(Number);
+}
+
+/** Of all its threads: each has its own. */
+export function listChildren(pid: number): number[] {
+  const lists = listThreads(pid).map((tid) => readProc(pid, `task/${tid}/children`) ?? '');
+  return lists.flatMap((list) => list.split(' ').filter((text) => text.trim() !== '').map(Number));
+}
+
 /** The state letter of every thread, at most `limit` of them. */
 export function threadStates(pid: number, limit: number): string[] {
-  const tids = unlessGone(() => readdirSync(`/proc/${pid}/task`)) ?? [];
-  return tids.slice(0, limit).flatMap((tid) => {
+  return listThreads(pid).slice(0, limit).flatMap((tid) => {
     const text = unlessGone(() => readFileSync(`/proc/${pid}/task/${tid}/stat`, 'utf8'));
     const stat = text === undefined ? undefined : parseStat(text);
     return stat === undefined ? [] : [stat.state];

@@ -83,7 +83,7 @@ export function socketOption(fd: number, level: number, name: number): number | 
 const answer = Buffer.alloc(16);
 const answerLength = Buffer.alloc(4);
 
-/** The first 16 bytes of whatever getsockopt(2) answers, to be compared; undefined when the socket does not know the option. */
+/** The first 16 bytes of whatever getsockopt(2) answers, to be compared; undefined when it knows no such option. */
 export function socketValue(fd: number, level: number, name: number): string | undefined {
   answerLength.writeUInt32LE(answer.length);
   if ((raw.getsockopt(fd, level, name, answer, answerLength) as number) !== 0) return undefined;

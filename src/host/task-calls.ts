@@ -1,4 +1,7 @@
-/** System calls about tasks that Node.js does not offer: affinity, I/O priority, what two tasks share, and whether there is Landlock. */
+/**
+ * System calls about tasks that Node.js does not offer: affinity, I/O priority, what two tasks share, and whether there
+ * is Landlock.
+ */
 import { check, libc } from './libc.ts';
 
 const raw = {
@@ -34,7 +37,8 @@ const SYS_KCMP = process.arch === 'arm64' ? 272 : 312;
 const KCMP = { memory: 1, descriptors: 2, places: 3 } as const;
 
 /**
- * Whether two tasks have one address space, one table of descriptors, or one root, working directory and umask (kcmp(2)).
+ * Whether two tasks have one address space, one table of descriptors, or one root, working directory and umask
+ * (kcmp(2)).
  * Undefined: one of them is gone, or the kernel does not tell.
  */
 export function share(what: keyof typeof KCMP, one: number, other: number): boolean | undefined {

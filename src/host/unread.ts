@@ -1,9 +1,7 @@
 /** What a descriptor of another process holds that nobody has read yet. */
-import koffi from 'koffi';
 import { closeSync } from 'node:fs';
-import { duplicateDescriptors } from './libc.ts';
+import { duplicateDescriptors, libc } from './libc.ts';
 
-const libc = koffi.load('libc.so.6');
 const ioctl = libc.func('int ioctl(int fd, unsigned long request, _Out_ int* count)');
 
 /** FIONREAD of ioctl_tty(2); inotify and fanotify answer it, too. */

@@ -45,7 +45,8 @@ export function standardPipes({ descriptors, before, end, isExternal }: Look): [
     return [...new Set(found.map(({ target }) => target))].filter(isExternal).sort((a, b) => inode(a) - inode(b));
   };
   const input = isPipe(stdin) ? stdin : elsewhere('read')[0] ?? stdin;
-  return [input, ...(areApart(stdout, stderr) ? [stdout, stderr] as const : outputs(stdout, stderr, elsewhere('write')))];
+  const apart = areApart(stdout, stderr);
+  return [input, ...(apart ? [stdout, stderr] as const : outputs(stdout, stderr, elsewhere('write')))];
 }
 
 function areApart(out: string, err: string): boolean {

@@ -80,7 +80,9 @@ async function savesBpfMaps(binary: string, { signal }: Probe): Promise<boolean>
 export const TAR_ATTRIBUTES = 'tar_attributes';
 
 async function tarKeepsAttributes({ signal }: Probe): Promise<boolean> {
-  const options = ['--xattrs', '--xattrs-include=*', '--acls', '--create', '--file=/dev/null', '--directory=/', '--no-recursion', '.'];
+  const options = [
+    '--xattrs', '--xattrs-include=*', '--acls', '--create', '--file=/dev/null', '--directory=/', '--no-recursion', '.',
+  ];
   try {
     const { status, stderr } = await run('tar', options, { signal, timeoutMs: TIMEOUT_MS });
     return status === 0 && stderr.trim() === '';

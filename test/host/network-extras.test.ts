@@ -1,21 +1,14 @@
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
-import { once } from 'node:events';
 import { describe, it } from 'node:test';
 import { readNetworkExtras, type NetworkExtras } from '../../src/host/network-extras.ts';
+import { inNetworkNamespace } from '../support/network-namespace.ts';
 
 const BRIDGE = 'ip link add b0 type bridge\nip addr add 10.9.8.7/24 dev b0\nip addr add fd00::5/64 dev b0 nodad\nip link set b0 up';
 const NOTHING: NetworkExtras = { neighbours: 0, queueing: [], nextHops: 0, ipsec: 0 };
 
-/** Of a new network namespace, when the commands are done. */
-async function after(commands: string): Promise<NetworkExtras> {
-  const child = spawn('unshare', ['--net', 'sh', '-ec', `ip link set lo up\n${BRIDGE}\n${commands}\necho done\nexec sleep 600`], { stdio: ['ignore', 'pipe', 'inherit'] });
-  try {
-    await Promise.race([once(child.stdout, 'data'), once(child, 'exit').then(() => assert.fail(`${commands} failed`))]);
-    return readNetworkExtras(child.pid ?? 0);
-  } finally {
-    child.kill('SIGKILL');
-  }
+/** Of a network namespace with a bridge, when the commands are done. */
+function after(commands: string): Promise<NetworkExtras> {
+  return inNetworkNamespace(`ip link set lo up\n${BRIDGE}\n${commands}`, readNetworkExtras);
 }
 
 void describe('what a network namespace has beside addresses, routes and rules', () => {

@@ -1,26 +1,15 @@
 import assert from 'node:assert/strict';
-import { execFileSync, spawn } from 'node:child_process';
-import { once } from 'node:events';
+import { execFileSync } from 'node:child_process';
 import { describe, it } from 'node:test';
 import { plainNetwork, settingsInside } from '../../src/host/plain-network.ts';
+import { inNetworkNamespace } from '../support/network-namespace.ts';
 import { readNetworkTables } from '../../src/host/route-tables.ts';
-
-/** In a new network namespace, when the commands are done. */
-async function inside<T>(commands: string, use: (pid: number) => T): Promise<T> {
-  const child = spawn('unshare', ['--net', 'sh', '-ec', `${commands}\necho done\nexec sleep 600`], { stdio: ['ignore', 'pipe', 'inherit'] });
-  try {
-    await Promise.race([once(child.stdout, 'data'), once(child, 'exit').then(() => assert.fail(`${commands} failed`))]);
-    return use(child.pid ?? 0);
-  } finally {
-    child.kill('SIGKILL');
-  }
-}
 
 void describe('a network namespace', () => {
   void it('is plain as it is made, and with its loopback interface up', async () => {
-    assert.deepEqual(await inside('', plainNetwork), { up: false, mtu: 65536 });
-    assert.deepEqual(await inside('ip link set lo up', plainNetwork), { up: true, mtu: 65536 });
-    assert.deepEqual(await inside('ip link set lo up mtu 1500', plainNetwork), { up: true, mtu: 1500 });
+    assert.deepEqual(await inNetworkNamespace('', plainNetwork), { up: false, mtu: 65536 });
+    assert.deepEqual(await inNetworkNamespace('ip link set lo up', plainNetwork), { up: true, mtu: 65536 });
+    assert.deepEqual(await inNetworkNamespace('ip link set lo up mtu 1500', plainNetwork), { up: true, mtu: 1500 });
   });
 
   for (const more of [
@@ -31,14 +20,14 @@ void describe('a network namespace', () => {
     'echo 1 > /proc/sys/net/ipv6/conf/all/disable_ipv6',
   ]) {
     void it(`is not plain any more after: ${more}`, async () => {
-      assert.equal(await inside(`ip link set lo up\n${more}`, plainNetwork), undefined);
+      assert.equal(await inNetworkNamespace(`ip link set lo up\n${more}`, plainNetwork), undefined);
     });
   }
 
   void it('has the same routes whether its interfaces have a carrier or not', async () => {
     const make = 'ip link set lo up\nip link add b0 type bridge\nip address add 10.9.8.7/24 dev b0\nip link set b0 up\n'
       + 'ip route add 10.50.0.0/16 nexthop via 10.9.8.9 weight 2 nexthop via 10.9.8.10\nip route add 10.51.0.0/16 via 10.9.8.9\n';
-    const state = async (more: string): Promise<[readonly string[], string]> => inside(`${make}${more}`, (pid) => [
+    const state = async (more: string): Promise<[readonly string[], string]> => inNetworkNamespace(`${make}${more}`, (pid) => [
       readNetworkTables(pid).routes, execFileSync('nsenter', ['-t', String(pid), '-n', 'ip', 'route'], { encoding: 'utf8' }),
     ]);
     const [up, words] = await state('');
@@ -50,8 +39,8 @@ void describe('a network namespace', () => {
   });
 
   void it('has its settings read inside of it', async () => {
-    const paths = ['/proc/sys/net/ipv4/ip_forward', '/proc/sys/net/ipv4/ping_group_range', '/proc/sys/net/none'];
-    const read = await inside('echo 1 > /proc/sys/net/ipv4/ip_forward\necho 3 9 > /proc/sys/net/ipv4/ping_group_range', (pid) => settingsInside(pid, paths));
+    const paths = ['net/ipv4/ip_forward', 'net/ipv4/ping_group_range', 'net/none'];
+    const read = await inNetworkNamespace('echo 1 > /proc/sys/net/ipv4/ip_forward\necho 3 9 > /proc/sys/net/ipv4/ping_group_range', (pid) => settingsInside(pid, paths));
     assert.deepEqual([...read], [[paths[0], '1'], [paths[1], '3\t9']]);
   });
 });

@@ -39,7 +39,10 @@ const DEATH_TIMEOUT_MS = 20_000;
 /** After a cancel: a good moment for criu to die is looked for so long. */
 const END_PATIENCE_MS = 5000;
 const ROUND_POLL_MS = 10;
-/** The agent leaves criu alone so long before the guard takes it up: two who stop it and let it go on would mislead each other. */
+/**
+ * The agent leaves criu alone so long before the guard takes it up: two who stop it and let it go on would mislead each
+ * other.
+ */
 const HAND_OVER_MS = 100;
 
 export class FrozenContainer implements AsyncDisposable {
@@ -117,7 +120,8 @@ export class FrozenContainer implements AsyncDisposable {
   async #endRound(over: AbortSignal): Promise<void> {
     for (let waited = 0; waited < END_PATIENCE_MS && !over.aborted && this.#patienceMs() > 0; waited += ROUND_POLL_MS) {
       await endWhileHarmless(
-        this.#guard.sessionFile, () => areUntraced(this.#freezer.pids()), { patienceMs: this.#patienceMs(), glance: true },
+        this.#guard.sessionFile, () => areUntraced(this.#freezer.pids()),
+        { patienceMs: this.#patienceMs(), glance: true },
       );
       await delay(ROUND_POLL_MS);
     }

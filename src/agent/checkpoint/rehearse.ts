@@ -9,10 +9,12 @@ import type { LineageId, OperationId } from '../../core/ids.ts';
 import { formatDuration } from '../../core/units.ts';
 import { cgroupProcesses } from '../../host/cgroup-walk.ts';
 import { RestoreGate, type GateStage } from '../../host/restore-gate.ts';
-import { observe, putBackCgroups, putBackMounts, surroundingsOf, type FidelityRecord } from '../../runtime/fidelity/index.ts';
 import {
-  NoScratch, criuConfig, differencesInPlace, freezerOf, limitsInPlace, makePlace, networkKind, pidInPlace, putBack, readNetwork,
-  rebuild, removePlace, scratchId, type KernelState, type ScratchPlace,
+  observe, putBackCgroups, putBackMounts, surroundingsOf, type FidelityRecord,
+} from '../../runtime/fidelity/index.ts';
+import {
+  NoScratch, criuConfig, differencesInPlace, freezerOf, limitsInPlace, makePlace, networkKind, pidInPlace, putBack,
+  readNetwork, rebuild, removePlace, scratchId, type KernelState, type ScratchPlace,
 } from '../../runtime/index.ts';
 import type { Container, Finding } from '../../runtime/types.ts';
 import type { AgentContext } from '../context.ts';

@@ -1,7 +1,7 @@
 /** Before a task of a restored container runs: it is what was saved, or the restore ends (docs/FIDELITY.md). */
 import {
   closeMasks, compare, describeDifference, observe, putBackCgroups, putBackMounts, surroundingsOf, unlike,
-  type Difference,
+  type Difference, type FidelityRecord,
 } from '../../runtime/fidelity/index.ts';
 import { freezerOf, readSpec } from '../../runtime/index.ts';
 import type { Finding, OciSpec } from '../../runtime/types.ts';
@@ -32,11 +32,9 @@ export async function requirePlaces(restoring: Restoring, bundle: string, pid: n
   if (fidelity === undefined) return;
   const failed = putBackMounts(fidelity, pid);
   // Helpers of criu may still be among the tasks.
-  // Which cgroups runc shows in a bundle of the caller's, nobody can tell it (docs/LIMITS.md).
-  const given = restoring.plan.request.bundle !== undefined;
-  const differences = compare(fidelity, observe(pid, 'places')).filter(({ attribute, subject }) => (
-    attribute !== 'tasks' && !(given && ofCgroups(attribute, subject))
-  ));
+  const differences = differencesBetween(restoring, fidelity, observe(pid, 'places')).filter(
+    ({ attribute }) => attribute !== 'tasks'
+  );
   const passed = judge(restoring, [...differences, ...lostAttributes(restoring.directories.work)], failed);
   // What could not be put back and differs was let pass by the caller.
   if (passed.length === 0) requireBack(failed);
@@ -61,20 +59,24 @@ export async function requireSame(restoring: Restoring, bundle: string, pid: num
   return allowedFindings(passed);
 }
 
-function differencesOf({ plan: { saved, request } }: Restoring, spec: OciSpec, pid: number): Difference[] {
+function differencesOf(restoring: Restoring, spec: OciSpec, pid: number): Difference[] {
+  const { saved, request } = restoring.plan;
   const was = saved.fidelity!;
   const surroundings = surroundingsOf(pid, {
     spec, freezer: freezerOf(pid)?.directory, given: request.bundle !== undefined, network: saved.kernel?.network,
   });
   const failed = putBackCgroups(was, pid, surroundings);
   if (!request.allowDifference.includes('cgroup')) requireBack(failed);
-  return compare(was, observe(pid, 'all', surroundings)).filter(({ attribute, subject }) => (
-    request.bundle === undefined || !ofCgroups(attribute, subject)
-  ));
+  return differencesBetween(restoring, was, observe(pid, 'all', surroundings));
 }
 
-function ofCgroups(attribute: string, mountPoint: string): boolean {
-  return attribute === 'mount-part' && mountPoint.startsWith('/sys/fs/cgroup');
+/** Which cgroups runc shows in a bundle of the caller's, nobody can tell it (docs/LIMITS.md). */
+function differencesBetween({ plan: { request } }: Restoring, was: FidelityRecord, is: FidelityRecord): Difference[] {
+  const differences = compare(was, is);
+  if (request.bundle === undefined) return differences;
+  return differences.filter(
+    ({ attribute, subject }) => attribute !== 'mount-part' || !subject.startsWith('/sys/fs/cgroup')
+  );
 }
 
 /**

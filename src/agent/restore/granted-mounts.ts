@@ -56,7 +56,9 @@ function* givenReasons(mount: ImageMount, bundle: OciSpec, granted: ReadonlyMap<
   const mapped = hasNamespace(bundle, 'user');
   if (given === undefined && mapped && boundDevices.has(mountpoint) && isDevice(external, mountpoint)) return;
   if (given === undefined) yield `it mounts ${type} at ${place}`;
-  else if (external !== undefined && external !== mountpoint && !(mapped && isOwnCgroup(mount))) yield `it mounts what the bundle has for ${printable(external)} at ${place}`;
+  else if (external !== undefined && external !== mountpoint && !(mapped && isOwnCgroup(mount))) {
+    yield `it mounts what the bundle has for ${printable(external)} at ${place}`;
+  }
   else if (external === undefined && !sameType(type, given.type ?? '')) yield `it mounts ${type} at ${place}, the bundle ${given.type ?? 'a directory'}`;
   else {
     // The tmpfs that holds the controllers of version 1 is writable with every runtime: there are mount points and links in it.

@@ -184,7 +184,9 @@ export class RestoreInProgress implements AsyncDisposable {
       cgroupNamespace: plan.saved.spec.linux?.namespaces?.some(({ type }) => type === 'cgroup') ?? false,
       ...outputFiles(agent, plan.id),
       lazyPages: filling !== undefined, imported: plan.description.imported !== undefined,
-    }, agent.toolchain, { signal, timeoutMs: runtimeDeadlineMs(plan), whileStill: true, launcher: agent.settings.scripts.restore });
+    }, agent.toolchain, {
+      signal, timeoutMs: runtimeDeadlineMs(plan), whileStill: true, launcher: agent.settings.scripts.restore,
+    });
     // Not before: a failed restore leaves nothing, and a container that somebody else has made under this id is not ours.
     const made = restored.then(({ pid }) => {
       undo.defer(() => remove(plan.at, plan.id, { force: true, bundle, signal: undefined }));

@@ -1,6 +1,6 @@
 /**
- * Timers of timerfd_create(2) in files.img (images/timerfd.proto). CRIU writes what the kernel tells of them, and arms them
- * with that; of some the kernel tells something else than what arms them.
+ * Timers of timerfd_create(2) in files.img (images/timerfd.proto). CRIU writes what the kernel tells of them, and arms
+ * them with that; of some the kernel tells something else than what arms them.
  */
 import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -26,11 +26,11 @@ function mended(timer: ReadonlyMap<number, number>): ReadonlyMap<number, number>
   const armed = of(SECONDS) !== 0 || of(NANOSECONDS) !== 0;
   const interval = of(INTERVAL_SECONDS) !== 0 || of(INTERVAL_NANOSECONDS) !== 0;
   const relative = of(FLAGS) - (of(FLAGS) & ABSOLUTE);
-  // It has fired and nobody has read that yet: the kernel goes on with it when it is read, and tells no time until then.
+  // It has fired and nobody has read that yet: the kernel goes on with it when it is read, and tells no time before.
   if (!armed && interval && of(TICKS) > 0) return new Map(timer).set(FLAGS, relative)
     .set(SECONDS, of(INTERVAL_SECONDS)).set(NANOSECONDS, of(INTERVAL_NANOSECONDS));
   if (relative === of(FLAGS)) return undefined;
-  // CRIU adds the whole seconds of now to the time that is left: that would be early, and make one fire that is not armed.
+  // CRIU adds the whole seconds of now to the time that is left: that would be early, and one that is not armed fires.
   if (armed && of(CLOCK) === CLOCK_REALTIME) return new Map(timer).set(SECONDS, of(SECONDS) + 1);
   return new Map(timer).set(FLAGS, relative);
 }

@@ -131,4 +131,6 @@ export interface PortableError {
 /** `ended`: the thread waits for its next setup. */
 export type Reply = { readonly ended: true } | Answer;
 
-export type Answer = { readonly id: number; readonly value: unknown } | { readonly id: number; readonly error: PortableError };
+export type Answer =
+  | { readonly id: number; readonly value: unknown }
+  | { readonly id: number; readonly error: PortableError };

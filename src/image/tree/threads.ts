@@ -1,4 +1,7 @@
-/** Threads for trees. Starting one takes 30 ms, a large part of a small checkpoint, so those of small trees are kept for the next. */
+/**
+ * Threads for trees. Starting one takes 30 ms, a large part of a small checkpoint, so those of small trees are kept for
+ * the next.
+ */
 import { once } from 'node:events';
 import { Worker } from 'node:worker_threads';
 

@@ -70,8 +70,8 @@ export class StagePool {
   }
 
   /**
-   * The worker with the least to do; the first of equals, so that little work fills one pack and not several. A thread is
-   * started when each of the others has a job at work and one waiting.
+   * The worker with the least to do; the first of equals, so that little work fills one pack and not several. A thread
+   * is started when each of the others has a job at work and one waiting.
    */
   idlest(workers: readonly WorkerHandle[] = this.workers): WorkerHandle {
     const weight = (worker: WorkerHandle): number => worker.load + (worker.hasThread ? 0 : JOBS_EACH);

@@ -69,7 +69,9 @@ export class SealSession {
 
   /** After the last piece: seals what was waiting for more, and tells what the chunks hold. */
   async flush(): Promise<readonly ChunkPages[]> {
-    const answers = await Promise.all([...this.#used].map((worker) => worker.ask({ type: 'flush', session: this.#id }, [])));
+    const answers = await Promise.all(
+      [...this.#used].map((worker) => worker.ask({ type: 'flush', session: this.#id }, [])),
+    );
     return answers.flatMap((answer) => (answer.type === 'flushed' ? [answer.pages] : []));
   }
 

@@ -12,7 +12,9 @@ export type Job = WithoutJob<ToWorker>;
 /** Workers make few small objects; a larger nursery only keeps garbage for longer. */
 const YOUNG_MIB = 2;
 
-/** Its thread starts with the first message: half of what an agent does needs no stage, and most of the rest one worker. */
+/**
+ * Its thread starts with the first message: half of what an agent does needs no stage, and most of the rest one worker.
+ */
 export class WorkerHandle {
   readonly #settings: WorkerSettings;
   readonly #onNotice: (notice: Notice) => void;

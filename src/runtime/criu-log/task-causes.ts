@@ -17,7 +17,12 @@ export const taskCauses: readonly Cause[] = [
   { match: /shstk: /, kind: 'shadow-stack', message: 'the shadow stack of a process cannot be read', hint: 'start it with GLIBC_TUNABLES=glibc.cpu.x86_shstk=off' },
   { match: /suspending seccomp failed|Can't fetch (?:filter|seccomp metadata) on tid_real (\d+)/, kind: 'seccomp', message: 'the seccomp filters of a process cannot be read or suspended', hint: 'the agent needs CAP_SYS_ADMIN outside of any seccomp filter of its own; a filter with a listener cannot be saved' },
   { match: /Can't dump nested time namespace for (\d+)/, kind: 'nested-namespace', message: 'process $1 has made a time namespace for its children', hint: SANDBOX },
-  { match: /Can't make (?:VM|FS|FILES|IO) id for (\d+)/, kind: 'thread', message: 'process $1 has its memory, directory or descriptors in common with another process (clone with CLONE_VM, CLONE_FS, CLONE_FILES)', hint: 'the program must use threads, or memory that is mapped as shared and messages' },
+  {
+    match: /Can't make (?:VM|FS|FILES|IO) id for (\d+)/, kind: 'thread',
+    message: 'process $1 has its memory, directory or descriptors in common with another process (clone with CLONE_VM, '
+      + 'CLONE_FS, CLONE_FILES)',
+    hint: 'the program must use threads, or memory that is mapped as shared and messages',
+  },
   { match: /Can't make (\w+ns) id|Can't make cgroup id/, kind: 'nested-namespace', message: 'a process has made a namespace of its own ($1) that CRIU cannot save', hint: SANDBOX },
   { match: /don't match netns|One or more namespaces doesn't belong to the target user namespace/, kind: 'user-namespace', message: 'a namespace of the container belongs to another user namespace than the container', hint: 'let one runtime make all namespaces: none by path that an engine made before' },
   { match: /Can't dump a pid namespace without the process init|The root task has another root than mntns: (\S+)|A root task is dead/, kind: 'root-process', message: 'the first process of the container has another root than the container ($1), or has ended', hint: 'start the program without chroot or pivot_root as its first process' },

@@ -75,7 +75,10 @@ export interface PreparedCgroups {
 /** Makes the cgroups that the runtime will use, so that processes can be started in them. */
 export async function prepareCgroups(owner: CgroupOwner): Promise<PreparedCgroups> {
   const made: string[] = [];
-  const prepared = { directories: new Map<string, string>(), places: new Map<string, string>(), remove: () => made.toReversed().forEach(removeEmpty) };
+  const prepared = {
+    directories: new Map<string, string>(), places: new Map<string, string>(),
+    remove: () => made.toReversed().forEach(removeEmpty),
+  };
   try {
     for (const { directory, mount } of await cgroupsOf(owner)) {
       for (const path of ancestors(mount.mountPoint, directory)) {

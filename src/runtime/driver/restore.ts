@@ -9,11 +9,11 @@ import type { RestoreRequest, Toolchain } from '../types.ts';
 import type { Version } from '../toolchain.ts';
 import { restoreArgs, runtimeLog } from './args.ts';
 import { sweepCgroups } from './cgroups.ts';
-import { runOperation, versionOf, type DriverOptions } from './dump.ts';
 import { explainFailure } from './failure.ts';
 import { placeInCgroups, type Placement } from './in-cgroups.ts';
 import { remove } from './lifecycle.ts';
 import { openToMappedRoot } from './mapped-root.ts';
+import { runOperation, versionOf, type DriverOptions } from './operation.ts';
 import { tarEnvironment } from './tar.ts';
 
 export interface RestoreOptions extends DriverOptions {
@@ -107,7 +107,9 @@ interface LaunchOptions extends RestoreOptions {
   readonly tar: Readonly<Record<string, string>>;
 }
 
-async function launch(request: RestoreRequest, stdio: Stdio, version: Version, options: LaunchOptions): Promise<RestoredProcess> {
+async function launch(
+  request: RestoreRequest, stdio: Stdio, version: Version, options: LaunchOptions,
+): Promise<RestoredProcess> {
   const launcher = options.launcher ?? findLauncher();
   using _reachable = await openToMappedRoot(request);
   const placement = await placeInCgroups(request, dirname(launcher), version);
@@ -129,12 +131,18 @@ function networkEnv({ networkDirectory }: RestoreRequest): Record<string, string
   return networkDirectory === undefined ? { STASIS_NETWORK_DIR: '' } : { STASIS_NETWORK_DIR: networkDirectory, CR_IP_TOOL: 'true' };
 }
 
-async function launchIn(placement: Placement, request: RestoreRequest, { stdin, stdout, stderr }: Stdio, options: LaunchOptions & { launcher: string; version: Version }): Promise<RestoredProcess> {
+async function launchIn(
+  placement: Placement, request: RestoreRequest, { stdin, stdout, stderr }: Stdio,
+  options: LaunchOptions & { launcher: string; version: Version },
+): Promise<RestoredProcess> {
   const { at, id, workDir, pidFile } = request;
   const args = [pidFile, stdin, stdout, stderr, ...placement.before, at.binary, ...restoreArgs(request, options.version)];
   const owner = { runtime: at.runtime, id, bundle: request.bundle };
   const [program, ...before] = [...(options.within?.command ?? []), options.launcher] as [string, ...string[]];
-  const result = await runOperation(program, [...before, ...args], { ...request, env: { ...placement.env, ...networkEnv(request), ...options.tar }, sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner) }, options);
+  const result = await runOperation(program, [...before, ...args], {
+    ...request, env: { ...placement.env, ...networkEnv(request), ...options.tar },
+    sessionDirectory: options.within?.sessionDirectory, sweep: () => sweepCgroups(owner),
+  }, options);
   const criuLog = join(workDir, 'restore.log');
   const failure = (): StasisError => placement.failure() ?? explainFailure({
     what: `container ${id} could not be restored`, phase: 'restore', criuLog, runtimeLog: runtimeLog(workDir), stderr: result.stderr, status: result.status,

@@ -14,7 +14,9 @@ const ALL = ['--xattrs-include=*', '--xattrs-exclude=security.selinux'];
 const UNPRIVILEGED = ['--xattrs-include=user.*'];
 
 /** For criu's environment, in a dump and in a restore. */
-export function tarEnvironment({ features }: Toolchain, { imported = false }: { readonly imported?: boolean | undefined } = {}): Record<string, string> {
+export function tarEnvironment(
+  { features }: Toolchain, { imported = false }: { readonly imported?: boolean | undefined } = {},
+): Record<string, string> {
   if (features[TAR_ATTRIBUTES] !== true) return {};
   return { TAR_OPTIONS: ['--xattrs', ...(imported ? UNPRIVILEGED : ALL), '--acls'].join(' ') };
 }

@@ -23,7 +23,8 @@ function changeOf(was: FidelityRecord, mount: Mount, name: string): MountChange[
   if (!was.mounts.includes(name)) return [];
   const lacking = LISTED.flatMap((row) => valueOf(was, row, name)?.split(',') ?? []).filter((option) => RESTRICTIONS.has(option) && !mount.options.includes(option));
   const times = valueOf(was, 'mount-times', name);
-  const add = [...lacking, ...(times === undefined || times === rows.get('mount-times')?.read(mount, []) ? [] : times === '' ? ['strictatime'] : times.split(','))];
+  const sameTimes = times === undefined || times === rows.get('mount-times')?.read(mount, []);
+  const add = [...lacking, ...(sameTimes ? [] : times === '' ? ['strictatime'] : times.split(','))];
   return add.length === 0 ? [] : [{ mountPoint: mount.mountPoint, id: mount.id, add }];
 }
 

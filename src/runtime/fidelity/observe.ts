@@ -1,7 +1,6 @@
 /** Reading the record of a container that stands still: frozen, stopped, or held by criu. */
-import { readdirSync } from 'node:fs';
 import { readMountinfo } from '../../host/mountinfo.ts';
-import { readCgroups, readNamespaces, readProc } from '../../host/proc.ts';
+import { listChildren, listThreads, readCgroups, readNamespaces } from '../../host/proc.ts';
 import { CONTAINER_ATTRIBUTES, readContainer } from './container-attributes.ts';
 import { Descriptors } from './descriptors.ts';
 import { MOUNT_ATTRIBUTES, mountNames } from './mount-attributes.ts';
@@ -27,18 +26,10 @@ function put(values: Values, attribute: string, subject: string, value = ''): vo
 function family(init: number): number[] {
   const found = [init];
   for (const pid of found) {
-    for (const tid of threadsOf(pid)) found.push(...(readProc(pid, `task/${tid}/children`)?.split(' ').filter(Boolean).map(Number) ?? []));
+    found.push(...listChildren(pid));
     if (found.length > MAX_TASKS) break;
   }
   return found;
-}
-
-function threadsOf(pid: number): number[] {
-  try {
-    return readdirSync(`/proc/${pid}/task`).map(Number);
-  } catch {
-    return [];
-  }
 }
 
 function insideId({ status, tid }: TaskFiles): string {
@@ -99,7 +90,7 @@ export function observe(init: number, rows: 'all' | 'places' = 'all', surroundin
     const namespaces = readNamespaces(pid);
     for (const name of NAMESPACES) put(values, `namespace-${name}`, subject, roles.of(name, namespaces[name]));
     if (files.status.get('Threads') === '1') continue;
-    for (const tid of threadsOf(pid)) {
+    for (const tid of listThreads(pid)) {
       if (tid === pid) continue;
       if (threads.length >= MAX_THREADS) cut = true;
       else threads.push(...observeThread(values, subject, tid, ofTasks, reading));

@@ -17,8 +17,8 @@ export const UNTOLD_ATTRIBUTES: readonly Attribute[] = [
   untold('child-subreaper', 'whether orphans below it become its children'),
   untold('interval-timers', 'timers of setitimer'),
   {
-    name: 'file-attributes', meaning: 'extended attributes, ACLs and file capabilities of files in a tmpfs', keeper: 'kept',
-    untold: true, instead: 'what tar could not set is a difference',
+    name: 'file-attributes', meaning: 'extended attributes, ACLs and file capabilities of files in a tmpfs',
+    keeper: 'kept', untold: true, instead: 'what tar could not set is a difference',
   },
   lost('landlock', 'what Landlock forbids it'),
   lost('socket-options', 'options of sockets that CRIU does not know'),

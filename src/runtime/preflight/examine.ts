@@ -48,7 +48,8 @@ const checks: readonly Check[] = [
   checkLandlock, checkPersonalities, checkInnerCgroups,
   checkBreakingLeases, checkSocketOptions, checkNetworkDevices, checkNetworkExtras, checkMulticast,
   checkFileAttributes, checkEventSemaphores, checkTraced,
-  checkStoppedThreads, checkThreads, checkExitSignals, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces, checkFileSystems,
+  checkStoppedThreads, checkThreads, checkExitSignals, checkExecSessions, checkNestedNamespaces, checkSharedNamespaces,
+  checkFileSystems,
   checkDeletedFiles,
   checkBindMounts, checkPipes, checkStuck, checkSwap, checkHeadroom, checkProblems, checkExamined,
 ];
@@ -83,7 +84,8 @@ export async function examine(container: Container, toolchain: Toolchain, flags:
   }
   const watched = await checkWatches(scene, options.signal);
   const findings = [
-    ...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene), ...await checkSharing(scene),
+    ...checks.flatMap((check) => check(scene)), ...watched.findings, ...await checkWaiting(scene),
+    ...await checkSharing(scene),
     ...await checkDeviceNodes(scene, options.signal),
   ];
   return verdict(unique([...status, ...findings]), {

@@ -1,4 +1,4 @@
-/** What CRIU leaves out without a word: multicast memberships, interfaces of networks, attributes of files in memory. */
+/** What CRIU leaves out without a word: multicast memberships, parts of networks, attributes of files in memory. */
 import { closeSync, constants, readdirSync } from 'node:fs';
 import { readNetworkExtras, type NetworkExtras } from '../../host/network-extras.ts';
 import { readProc } from '../../host/proc.ts';
@@ -119,11 +119,17 @@ export function checkNetworkExtras(scene: Scene): Finding[] {
   const hint = `let the program set it up again after a restore, or ${path}`;
   const findings: Finding[] = [];
   if (nextHops > 0) findings.push(fatal(
-    'network', `${own} has ${nextHops} next hop object${nextHops === 1 ? '' : 's'} (ip nexthop), which a restore cannot bring back`,
+    'network',
+    `${own} has ${nextHops} next hop object${nextHops === 1 ? '' : 's'} (ip nexthop), which a restore cannot bring `
+      + 'back',
     `write the next hops into the routes themselves and delete the objects, or ${path}`,
   ));
-  if (neighbours > 0) findings.push(lost(`what somebody has written into the table of neighbours of ${own} (${neighbours}, ip neigh)`, hint));
-  if (queueing.length > 0) findings.push(lost(`the queueing in ${own} (tc: ${queueing.map(printable).join(', ')})`, hint));
+  if (neighbours > 0) findings.push(lost(
+    `what somebody has written into the table of neighbours of ${own} (${neighbours}, ip neigh)`, hint,
+  ));
+  if (queueing.length > 0) findings.push(
+    lost(`the queueing in ${own} (tc: ${queueing.map(printable).join(', ')})`, hint),
+  );
   if (ipsec > 0) findings.push(lost(`the IPsec set-up of ${own} (ip xfrm: ${ipsec} policies and states)`, hint));
   return findings;
 }
@@ -180,13 +186,21 @@ function attributesBelow(root: number, budget: { left: number }): string | undef
   }
 }
 
-/** Mounted by the container or by its runtime, not bound from the node: CRIU packs these with tar, and not every tar keeps attributes. */
+/**
+ * Mounted by the container or by its runtime, not bound from the node: CRIU packs these with tar, and not every tar
+ * keeps attributes.
+ */
 export function checkFileAttributes({ container, mounts, toolchain }: Scene): Finding[] {
   if (toolchain.features[TAR_ATTRIBUTES] === true) return [];
   const bound = new Set((container.spec.mounts ?? []).filter(isBindMount).map(({ destination }) => destination));
   const budget = { left: MAX_ENTRIES };
   return mounts.filter(({ fsType, root, mountPoint }) => fsType === 'tmpfs' && root === '/' && mountPoint !== '/' && !bound.has(mountPoint)).flatMap(({ id, mountPoint }) => {
     const found = withinRoot(container.pid, mountPoint, (fd) => (statOpen(fd)?.mountId === id ? attributesBelow(fd, budget) : undefined));
-    return found === undefined ? [] : [lost(`what stands beside the files of ${printable(mountPoint)} (extended attributes, ACLs, file capabilities, as of ${printable(mountPoint + found)})`, 'install GNU tar with support for extended attributes and ACLs, which criu packs a tmpfs with; or keep such files on the root file system or on a volume')];
+    return found === undefined ? [] : [lost(
+      `what stands beside the files of ${printable(mountPoint)} (extended attributes, ACLs, file capabilities, as of `
+      + `${printable(mountPoint + found)})`,
+      'install GNU tar with support for extended attributes and ACLs, which criu packs a tmpfs with; or keep such '
+      + 'files on the root file system or on a volume',
+    )];
   });
 }

@@ -3,11 +3,10 @@
  * and namespaces, and that processes share no memory and tell their parents of their end by SIGCHLD: it asks nobody,
  * and brings back something else without a word.
  */
-import { readdirSync } from 'node:fs';
 import { constants } from 'node:os';
 import { setTimeout as delay } from 'node:timers/promises';
 import { waitsInVfork } from '../../host/cgroup.ts';
-import { readProc, readProcLink } from '../../host/proc.ts';
+import { listThreads, readProc, readProcLink } from '../../host/proc.ts';
 import { share } from '../../host/task-calls.ts';
 import type { Finding } from '../types.ts';
 import { fatal, lost, who, type ProcessView, type Scene } from './findings.ts';
@@ -19,14 +18,6 @@ const NAMESPACES = ['net', 'ipc', 'uts', 'cgroup'] as const;
 const PAUSE_MS = 5;
 /** Index of the exit signal among the fields of /proc/PID/stat after the name. */
 const EXIT_SIGNAL = 35;
-
-function threadsOf(pid: number): number[] {
-  try {
-    return readdirSync(`/proc/${pid}/task`).map(Number).filter((tid) => tid !== pid);
-  } catch {
-    return [];
-  }
-}
 
 /** What a thread has for itself, in words; undefined: nothing. */
 function ownOf({ pid, namespaces }: ProcessView, tid: number): string | undefined {
@@ -42,12 +33,14 @@ function ownOf({ pid, namespaces }: ProcessView, tid: number): string | undefine
 export function checkThreads({ tree }: Scene): Finding[] {
   let left = MAX_THREADS;
   for (const process of tree.processes.filter(({ threads, state }) => threads > 1 && state !== 'Z')) {
-    for (const tid of threadsOf(process.pid).slice(0, left)) {
+    const others = listThreads(process.pid).filter((tid) => tid !== process.pid);
+    for (const tid of others.slice(0, left)) {
       left -= 1;
       const own = ownOf(process, tid);
       if (own === undefined) continue;
       return [fatal(
-        'thread', `thread ${tid} of ${who(process)} has ${own} of its own (unshare), and CRIU would give it that of its process`,
+        'thread',
+        `thread ${tid} of ${who(process)} has ${own} of its own (unshare), and CRIU would give it that of its process`,
         'let a process do in the program what this thread does, or end the thread before a checkpoint', process,
       )];
     }
@@ -56,7 +49,9 @@ export function checkThreads({ tree }: Scene): Finding[] {
 }
 
 /** What criu refuses in the dump when two processes share it; of descriptors it knows the way that is common. */
-const SHARED = { memory: 'one memory (clone with CLONE_VM)', places: 'one working directory (clone with CLONE_FS)' } as const;
+const SHARED = {
+  memory: 'one memory (clone with CLONE_VM)', places: 'one working directory (clone with CLONE_FS)',
+} as const;
 
 interface Sharing {
   readonly parent: ProcessView;
@@ -71,8 +66,8 @@ function findSharing(processes: readonly ProcessView[]): Sharing | undefined {
     // Those without memory of their own, the dead, have none to share.
     if (parent === undefined || process.state === 'Z' || parent.state === 'Z') continue;
     const what = (['memory', 'places'] as const).find((thing) => share(thing, process.pid, parent.pid) === true);
-    // Between vfork and exec they have one memory for a moment: the freeze waits for its end, or says that it does not come.
-    if (what !== undefined && ![parent.pid, ...threadsOf(parent.pid)].some(waitsInVfork)) return { parent, child: process, what };
+    // Between vfork and exec they have one memory for a moment: the freeze waits for its end, or says there is none.
+    if (what !== undefined && !listThreads(parent.pid).some(waitsInVfork)) return { parent, child: process, what };
   }
   return undefined;
 }

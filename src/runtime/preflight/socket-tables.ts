@@ -37,7 +37,10 @@ export function parseInetTable(text: string): InetSocket[] {
     const fields = line.trim().split(/\s+/);
     if (fields.length < 10) return [];
     const local = endpoint(fields[1] ?? '');
-    return [{ inode: Number(fields[9]), local: local.text, localPort: local.port, remote: endpoint(fields[2] ?? '').text, state: fields[3] ?? '', unread: Number.parseInt(fields[4]?.split(':')[1] ?? '0', 16) }];
+    return [{
+      inode: Number(fields[9]), local: local.text, localPort: local.port, remote: endpoint(fields[2] ?? '').text,
+      state: fields[3] ?? '', unread: Number.parseInt(fields[4]?.split(':')[1] ?? '0', 16),
+    }];
   });
 }
 
@@ -45,7 +48,7 @@ export function tcpSockets(pid: number): InetSocket[] {
   return ['net/tcp', 'net/tcp6'].flatMap((file) => parseInetTable(readProc(pid, file) ?? ''));
 }
 
-const DATAGRAMS = ['net/udp', 'net/udp6', 'net/udplite', 'net/udplite6', 'net/raw', 'net/raw6', 'net/icmp', 'net/icmp6'];
+const DATAGRAMS = ['udp', 'udp6', 'udplite', 'udplite6', 'raw', 'raw6', 'icmp', 'icmp6'].map((name) => `net/${name}`);
 
 /** The other inet sockets that CRIU can save. */
 export function datagramSockets(pid: number): InetSocket[] {

@@ -1,6 +1,6 @@
 /**
- * What is on its way just now and cannot be saved: unread answers and datagrams, connections that nobody has accepted. It passes by
- * itself, so it counts only when it is still there after a moment.
+ * What is on its way just now and cannot be saved: unread answers and datagrams, connections that nobody has accepted.
+ * It passes by itself, so it counts only when it is still there after a moment.
  */
 import { setTimeout as delay } from 'node:timers/promises';
 import { readProc } from '../../host/proc.ts';
@@ -89,7 +89,8 @@ function netlinkWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<strin
 
 /** Who sends datagrams must be ready to lose some; who waits for their answers should know. */
 function datagramsWaiting(pid: number, held: ReadonlyMap<number, Held>): Map<string, Finding> {
-  return new Map(datagramSockets(pid).filter(({ unread }) => unread > 0).flatMap(({ inode, local }): [string, Finding][] => {
+  const waiting = datagramSockets(pid).filter(({ unread }) => unread > 0);
+  return new Map(waiting.flatMap(({ inode, local }): [string, Finding][] => {
     const at = held.get(inode);
     return at === undefined ? [] : [[`datagrams ${inode}`, lost(
       `what the socket of ${who(at.process)} at ${local}, descriptor ${at.fd}, has received and nobody has read`,

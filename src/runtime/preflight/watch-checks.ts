@@ -8,7 +8,9 @@ import { errnoCode } from '../../core/errors.ts';
 import { unreadBytes } from '../../host/unread.ts';
 import { namesInCriuConfig } from '../criu-config.ts';
 import type { Finding } from '../types.ts';
-import { descriptorInfo, descriptorsOf, fatal, lost as lostFinding, who, type ProcessView, type Scene } from './findings.ts';
+import {
+  descriptorInfo, descriptorsOf, fatal, lost as lostFinding, who, type ProcessView, type Scene,
+} from './findings.ts';
 
 /** Handles that overlayfs gives out (linux/exportfs.h, FILEID_…): it opens them again only when mounted with nfs_export=on. */
 const OVERLAY_HANDLE = /fhandle-type:(?:f8|fb)\b/;

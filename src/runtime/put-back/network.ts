@@ -43,7 +43,7 @@ const USUAL_QUEUE = 1000;
 const NAME = /^[A-Za-z0-9_.@-]{1,15}$/;
 const ADDRESS = /^[0-9a-f]{2}(:[0-9a-f]{2}){5}$/;
 
-/** Options of a bridge and what a new one has: only others are named, because a kernel without an option refuses its name. */
+/** Options of a bridge and what a new one has. Only others are named: a kernel without an option refuses its name. */
 const BRIDGE: Readonly<Record<string, number>> = {
   stp_state: 0, vlan_filtering: 0, forward_delay: 1500, hello_time: 200, max_age: 2000,
   ageing_time: 30_000, priority: 32_768,
@@ -114,8 +114,7 @@ function readPlain(pid: number, spec: OciSpec, fresh: ReadonlyMap<string, string
   try {
     const lo = plainNetwork(pid);
     if (lo === undefined) return undefined;
-    const now = settingsInside(pid, [...fresh.keys()].map((path) => `/proc/sys/${path}`));
-    const sysctls = changedSysctls(new Map([...now].map(([path, value]) => [path.slice('/proc/sys/'.length), value])), fresh, spec);
+    const sysctls = changedSysctls(settingsInside(pid, fresh.keys()), fresh, spec);
     return { parts: {}, links: [`link set lo mtu ${lo.mtu}`], up: lo.up ? [] : ['link set lo down'], sysctls };
   } catch {
     return undefined;

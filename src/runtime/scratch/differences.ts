@@ -15,9 +15,9 @@ interface OfThePlace {
 }
 
 /**
- * What the place itself makes different, and why: a restore would not see that. Everything else is compared as a restore
- * compares it, the container as a whole included: the place has cgroups, a network and namespaces of its own, in which
- * all of it can be as it was.
+ * What the place itself makes different, and why: a restore would not see that. Everything else is compared as a
+ * restore compares it, the container as a whole included: the place has cgroups, a network and namespaces of its own,
+ * in which all of it can be as it was.
  */
 const OF_THE_PLACE: Readonly<Record<string, OfThePlace>> = {
   mount: { reason: OVERLAY, where: 'viewed' },
@@ -35,7 +35,9 @@ const OF_THE_PLACE: Readonly<Record<string, OfThePlace>> = {
 /** Mounts that lie on one another are told apart by a number. */
 const mountPoint = (subject: string): string => subject.replace(/ \(\d+\)$/, '');
 
-const without = (list: string, items: RegExp): string => list.split('; ').filter((item) => !items.test(item)).join('; ');
+const without = (list: string, items: RegExp): string => (
+  list.split('; ').filter((item) => !items.test(item)).join('; ')
+);
 
 function isOfThePlace({ attribute, subject, was, is }: Difference, viewed: ReadonlySet<string>): boolean {
   const { where, items } = OF_THE_PLACE[attribute] ?? {};
@@ -44,6 +46,8 @@ function isOfThePlace({ attribute, subject, was, is }: Difference, viewed: Reado
   return items === undefined || without(was, items) === without(is, items);
 }
 
-export function differencesInPlace(was: FidelityRecord, is: FidelityRecord, { viewed }: Pick<ScratchPlace, 'viewed'>): Difference[] {
+export function differencesInPlace(
+  was: FidelityRecord, is: FidelityRecord, { viewed }: Pick<ScratchPlace, 'viewed'>,
+): Difference[] {
   return compare(was, is).filter((difference) => !isOfThePlace(difference, viewed));
 }

@@ -2,7 +2,7 @@
 import { openLazySink } from '../../host/lazy-sink.ts';
 import { pidFromInside } from '../../host/nested-pid.ts';
 import { sessionLeader } from '../../host/session.ts';
-import type { DriverOptions } from '../driver/dump.ts';
+import type { DriverOptions } from '../driver/operation.ts';
 import { restore } from '../driver/restore.ts';
 import type { RestoreRequest, Toolchain } from '../types.ts';
 import type { ScratchPlace } from './place.ts';

@@ -34,10 +34,12 @@ export interface ScratchSpecChanges {
 /** Enough for criu to give a task its real-time policy, which the kernel refuses where a cgroup may have none of it. */
 const REAL_TIME_SHARE = 1000;
 
-/** The container has its part of the node's real-time processor time while it stands, and there need not be twice as much. */
+/** The container has its part of the node's real-time processor time while it stands; there need not be twice that. */
 function littleRealTime({ realtimeRuntime: runtime, realtimePeriod: period = 1_000_000, ...cpu }: Cpu): Cpu {
-  if (runtime === undefined || runtime <= 0) return { ...cpu, ...(runtime === undefined ? {} : { realtimeRuntime: runtime }) };
-  return { ...cpu, realtimePeriod: period, realtimeRuntime: Math.min(runtime, Math.max(1, Math.floor(period / REAL_TIME_SHARE))) };
+  if (runtime === undefined) return cpu;
+  if (runtime <= 0) return { ...cpu, realtimeRuntime: runtime };
+  const share = Math.max(1, Math.floor(period / REAL_TIME_SHARE));
+  return { ...cpu, realtimePeriod: period, realtimeRuntime: Math.min(runtime, share) };
 }
 
 interface Cpu extends Readonly<Record<string, unknown>> {
@@ -65,7 +67,9 @@ export function scratchSpec(spec: OciSpec, { root, criuConfig, cgroupsPath, netw
     ...(mounts === undefined ? {} : { mounts: mounts.map((mount) => ({ ...mount, ...(sources.has(mount.destination) ? { source: sources.get(mount.destination)! } : {}) })) }),
     linux: {
       ...linux, cgroupsPath,
-      ...(resources === undefined ? {} : { resources: { ...resources, ...(resources.cpu === undefined ? {} : { cpu: littleRealTime(cpu) }) } }),
+      ...(resources === undefined ? {} : {
+        resources: { ...resources, ...(resources.cpu === undefined ? {} : { cpu: littleRealTime(cpu) }) },
+      }),
       ...(linux?.namespaces === undefined ? {} : { namespaces: scratchNamespaces(linux.namespaces, network) }),
     },
   };
