@@ -32,7 +32,7 @@ function count(pid: number, protocol: 'route' | 'netfilter', type: number): numb
   return netlink.dump(type, Buffer.alloc(16)).length;
 }
 
-/** Settings of the network namespace of a process, by paths below /proc/sys: of several lines the last, else nothing. */
+/** Settings of the network namespace of a process, by paths below /proc/sys: of several lines the last. */
 export function settingsInside(pid: number, paths: Iterable<string>): Map<string, string> {
   return insideNamespaces(pid, ['net'], () => new Map([...paths].flatMap((path): [string, string][] => {
     const value = lastLine(`/proc/sys/${path}`);

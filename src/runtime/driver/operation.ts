@@ -18,7 +18,9 @@ export interface DriverOptions {
 export function versionOf(at: RuntimeRoot, toolchain: Toolchain): Version {
   const found = toolchain.runtimes.find((candidate) => candidate.name === at.runtime);
   if (found === undefined) {
-    throw new StasisError('HOST_UNSUPPORTED', `${at.runtime} is not installed on this node`, { hint: `install ${at.runtime}, or name it in the configuration (runtimes.${at.runtime}.binary)` });
+    throw new StasisError('HOST_UNSUPPORTED', `${at.runtime} is not installed on this node`, {
+      hint: `install ${at.runtime}, or name it in the configuration (runtimes.${at.runtime}.binary)`,
+    });
   }
   return found.versionNumbers;
 }
@@ -38,11 +40,13 @@ export interface OperationRequest {
 }
 
 /**
- * Runs a runtime in a session of its own, so that the death of the agent does not end it. The number of that session is in
- * the file `session` of the guard's directory, or else of the working directory, for whoever must find all of it.
+ * Runs a runtime in a session of its own, so that the death of the agent does not end it. The number of that session is
+ * in the file `session` of the guard's directory, or else of the working directory, for whoever must find all of it.
  * At an abort or the deadline all of it is killed at once: whoever holds its output keeps run() waiting.
  */
-export async function runOperation(file: string, args: readonly string[], request: OperationRequest, options: DriverOptions): ReturnType<typeof run> {
+export async function runOperation(
+  file: string, args: readonly string[], request: OperationRequest, options: DriverOptions,
+): ReturnType<typeof run> {
   const sessionFile = join(request.sessionDirectory ?? request.guardDirectory ?? request.workDir, 'session');
   const env = {
     STASIS_OPERATION: request.operationId,
@@ -65,7 +69,8 @@ export async function runOperation(file: string, args: readonly string[], reques
       detached: true, sessionFile,
     });
     if (killed !== undefined && result.status !== 0 && !watch.fired) throw ended(file, options);
-    // The end of a runtime that was killed is not the end of its criu. One that dumps must not be cut off: the guard knows how.
+    // The end of a runtime that was killed is not the end of its criu. One that dumps must not be cut off: the guard
+    // knows how.
     if (result.status !== 0 && request.sweep !== undefined) kill();
     return result;
   } catch (error) {
